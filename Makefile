@@ -1,0 +1,72 @@
+# `make build`, `make install`, `make demo`, `make test`, `make check`, `make bench`: see README.md.
+DESTDIR ?=
+PREFIX ?= /usr
+MULTIARCH := $(shell dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch 2>/dev/null)
+SLURM_PLUGINDIR ?= $(firstword $(wildcard /usr/lib/$(MULTIARCH)/slurm-wlm /usr/lib/$(MULTIARCH)/slurm /usr/lib64/slurm /usr/lib/slurm) /usr/lib/slurm)
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
+INSTALL ?= install
+SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh
+
+.PHONY: build install uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs check bench
+
+build:
+	cargo build --release --locked
+
+# The worker must be the same program as the command: it is started by the plugin under this path.
+install:
+	$(INSTALL) -D -m 0644 $(TARGET)/release/libspank_pyxis.so $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so
+	$(INSTALL) -D -m 0755 $(TARGET)/release/pyxis $(DESTDIR)$(PREFIX)/bin/pyxis
+	$(INSTALL) -d -m 0755 $(DESTDIR)/usr/libexec/pyxis
+	ln -f $(DESTDIR)$(PREFIX)/bin/pyxis $(DESTDIR)/usr/libexec/pyxis/worker 2>/dev/null || \
+		$(INSTALL) -m 0755 $(TARGET)/release/pyxis $(DESTDIR)/usr/libexec/pyxis/worker
+	$(INSTALL) -D -m 0644 pyxis.conf $(DESTDIR)$(PREFIX)/share/pyxis/pyxis.conf
+	$(INSTALL) -D -m 0644 packaging/pyxis.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/pyxis.conf
+	$(INSTALL) -D -m 0644 packaging/pyxis.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf
+	test -e $(DESTDIR)/etc/pyxis/pyxis.toml || \
+		$(INSTALL) -D -m 0644 packaging/pyxis.toml $(DESTDIR)/etc/pyxis/pyxis.toml
+	$(INSTALL) -d -m 0700 $(DESTDIR)/var/lib/pyxis
+	test -n "$(DESTDIR)" || packaging/post-install
+
+uninstall:
+	rm -f $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so $(DESTDIR)$(PREFIX)/bin/pyxis \
+		$(DESTDIR)$(PREFIX)/share/pyxis/pyxis.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pyxis.conf \
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf
+	rm -rf $(DESTDIR)/usr/libexec/pyxis
+
+setup:
+	tests/cluster/setup
+
+demo:
+	tests/cluster/demo
+
+demo-down:
+	tests/cluster/demo-down
+
+cluster: build install
+	tests/cluster/up
+
+cluster-down:
+	tests/cluster/down
+
+test: setup
+	tests/run
+
+test-rungs: setup
+	tests/run --rungs
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	shellcheck $(SCRIPTS) packaging/post-install
+	shellcheck --shell=bash tests/bats/*.bash
+	bash -c 'for f in tests/bats/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
+
+# Writes spank-sys/src/bindings.rs from the installed slurm/spank.h; needs libslurm-dev and libclang.
+bindings:
+	SPANK_BINDINGS=write cargo test -q -p spank-sys --features regenerate --test bindings
+
+check-bindings:
+	cargo test -q -p spank-sys --features regenerate --test bindings
+
+bench: setup build
+	tests/bench/run

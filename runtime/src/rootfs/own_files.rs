@@ -1,0 +1,93 @@
+//! Reads the files by which an image describes itself, out of a root file system that a stranger has made: by a process
+//! with the user's rights and no others, on descriptors, with a bound.
+#![forbid(unsafe_code)]
+
+use crate::bounded;
+use crate::error::{Error, Result};
+use crate::image::own_files::OwnFiles;
+use crate::image::singularity::{DIRECTORY, Singularity};
+use crate::plan::Identity;
+use crate::privilege::irrevocably_become_user;
+use crate::sys::{channel, process};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use std::fs::File;
+
+/// No such file that is worth reading is larger.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Reads them below `root`.
+pub fn read(root: &OwnedFd, identity: &Identity) -> Result<OwnFiles> {
+    let (ours, theirs) = channel::pair()?;
+    let parent = rustix::process::getpid();
+    let child = process::fork(&[root.as_fd(), theirs.as_fd()], || {
+        let found = irrevocably_become_user(identity, 0)
+            .and_then(|()| process::die_with_parent(parent))
+            .and_then(|()| find(root));
+        u8::from(channel::send(&theirs, &found, &[]).is_err())
+    })?;
+    drop(theirs);
+    let received = channel::recv::<Result<OwnFiles>>(&ours)?;
+    child.wait()?;
+    match received {
+        Some(received) => received.message,
+        None => Err(Error::Host(
+            "the process that reads the image's own files was killed; out of memory?".into(),
+        )),
+    }
+}
+
+fn find(root: &OwnedFd) -> Result<OwnFiles> {
+    Ok(OwnFiles {
+        environment: content(root, "etc/environment")?.unwrap_or_default(),
+        fstab: content(root, "etc/fstab")?.unwrap_or_default(),
+        rc: content(root, "etc/rc")?.unwrap_or_default(),
+        singularity: singularity(root)?,
+    })
+}
+
+/// What Singularity has put into the image.
+fn singularity(root: &OwnedFd) -> Result<Option<Singularity>> {
+    let find = |path: &str| {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let found = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+        // Whatever the reason is, it is not there for this user.
+        found.ok().and_then(|found| rustix::fs::fstat(found).ok())
+    };
+    if find(DIRECTORY).is_none() {
+        return Ok(None);
+    }
+    let is_program = |path: &&str| {
+        let mode = find(path).map_or(0, |stat| stat.st_mode);
+        FileType::from_raw_mode(mode) == FileType::RegularFile && mode & 0o111 != 0
+    };
+    // Apptainer's own interpreter of the scripts is nearer to bash.
+    let shell = ["/bin/bash", "/bin/sh"].into_iter().find(is_program);
+    Ok(Some(Singularity {
+        scripts: find(&format!("{DIRECTORY}/env")).is_some(),
+        shell: shell.map(str::to_owned),
+        runscript: is_program(&".singularity.d/runscript"),
+        labels: content(root, ".singularity.d/labels.json")?.unwrap_or_default(),
+    }))
+}
+
+/// The content of a regular file; links are followed inside the root only.
+fn content(root: &OwnedFd, path: &str) -> Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // Whatever the reason is, the image has no such file for this user.
+    let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else {
+        return Ok(None);
+    };
+    let failed = |call: &str, error: std::io::Error| Error::sys(format!("read the image's /{path}"), call, error);
+    let stat = rustix::fs::fstat(&file).map_err(|error| failed("fstat", error.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    match bounded::read(File::from(file), MAX_SIZE).map_err(|error| failed("read", error))? {
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(Error::Image(format!(
+            "the image's /{path} is larger than {MAX_SIZE} bytes"
+        ))),
+    }
+}

@@ -1,0 +1,356 @@
+"""The benchmarks: lines `BENCH name value unit`.
+
+`bench.py REGISTRY WORK_DIR CODEC_FLOOR`. What is compared runs in turns, and medians are told. Times are of this machine
+while nothing else runs.
+
+start_overhead_warm          ms: srun with a container of one layer that is in the store, less bare srun
+start_bare, start_container  ms: the two
+start_named                  ms: srun with a container that has a name and exists
+named_vs_unnamed             its time over that of a container without a name
+start_joined                 ms: srun that joins a running container
+join_per_task                ms: what one more task costs that enters a container, less one more bare task
+start_*_kernel_overhead      ms: the same with an image (pack: of one layer; deep: of 41; file: a file) that the kernel mounts
+start_*_fuse_overhead        ms: the same where squashfuse_ll reads it
+start_*_vs_pack              ms: what such a start takes longer than that of an image of one layer that the kernel mounts
+start_file_*_written         KiB: what a start from a file writes to disks, with all else that the machine writes
+file_2g_peak_rss             MiB: memory of our processes while a step reads all of an image file of 2 GiB through squashfuse_ll
+phase_*                      ms: where the start spends it, as PYXIS_TRACE tells
+many_bare, many_container    ms: srun of 64 tasks on one node, bare and in a container
+many_ratio                   the latter over 1.3 times the former and one container's start_overhead_warm
+import_cold                  s: `pyxis pull` of the big image into an empty store
+import_vs_pipeline           its time over that of skopeo copy, tar x of all layers, mksquashfs -comp zstd level 1
+import_peak_rss              MiB: memory of all its processes at once, looked at every 20 ms
+import_bytes_written_ratio   bytes that its processes wrote to disk, over the size of the packs
+import_cpu_vs_codecs         its CPU time over that of inflate, sha256 and zstd alone, on the same bytes and libraries
+save                         s: what --container-save adds to a step that writes 10 MiB into an image of 2 GiB
+save_cp                      s: cp of the saved file
+save_vs_cp                   the ratio of the two
+save_vs_cp_synced            the same with cp and sync of the copy: a saved file is on the disk when srun returns
+"""
+
+import contextlib
+import glob
+import json
+import os
+import pwd
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from measure import measure
+
+STARTS, IMPORTS, TASKS, SAVES = 15, 3, 64, 5
+POLICY = "/etc/pyxis/pyxis.toml"
+
+
+def tell(name, value, unit, digits=1):
+    """One line."""
+    print(f"BENCH {name} {value:.{digits}f} {unit}", flush=True)
+
+
+def srun(user, options, trace=False):
+    """Milliseconds of one step, and the trace lines that it printed."""
+    home = f"/home/{user}"
+    variables = ["HOME=" + home, "PATH=/usr/bin:/bin", "SLURM_CONF=" + os.environ["SLURM_CONF"]]
+    if trace:
+        variables.append("PYXIS_TRACE=1")
+    command = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "env", "-i", *variables, "srun", *options]
+    begin = time.monotonic()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=home, check=False)
+    took = (time.monotonic() - begin) * 1000
+    if done.returncode != 0:
+        raise SystemExit(f"srun failed: {done.stderr}")
+    return took, done.stderr
+
+
+def starts(registry):
+    """Warm starts against bare ones."""
+    container = [f"--container-image={registry}#busybox", "true"]
+    for _ in range(2):
+        srun("pyxis-alice", ["true"])
+        srun("pyxis-alice", container)
+    bare, inside, phases = [], [], {}
+    for _ in range(STARTS):
+        bare.append(srun("pyxis-alice", ["true"])[0])
+        inside.append(srun("pyxis-alice", container)[0])
+    for _ in range(STARTS):
+        for name, value in trace_phases(srun("pyxis-alice", container, trace=True)[1]).items():
+            phases.setdefault(name, []).append(value)
+    tell("start_bare", statistics.median(bare), "ms")
+    tell("start_container", statistics.median(inside), "ms")
+    overhead = statistics.median(inside) - statistics.median(bare)
+    tell("start_overhead_warm", overhead, "ms")
+    for name, values in phases.items():
+        tell(f"phase_{name.replace(' ', '_')}", statistics.median(values), "ms", 2)
+    return overhead
+
+
+def many_tasks(registry, overhead):
+    """Many tasks on one node: they share one container, so it should cost as much as for one."""
+    options = ["-O", "-N1", f"-n{TASKS}"]
+    bare, inside = [], []
+    for _ in range(STARTS):
+        bare.append(srun("pyxis-alice", [*options, "true"])[0])
+        inside.append(srun("pyxis-alice", [*options, f"--container-image={registry}#busybox", "true"])[0])
+    bare, inside = statistics.median(bare), statistics.median(inside)
+    tell("many_bare", bare, "ms")
+    tell("many_container", inside, "ms")
+    tell("many_ratio", inside / (1.3 * bare + overhead), "ratio", 3)
+
+
+def names(registry):
+    """Containers that have a name, and tasks that enter one container."""
+    user, image = "pyxis-alice", f"--container-image={registry}#busybox"
+    named, joined = "--container-name=bench-kept", "--container-name=bench-running"
+    shutil.rmtree(glob.escape(f"/var/lib/pyxis-data/{pwd.getpwnam(user).pw_uid}/pyxis_bench-kept"), ignore_errors=True)
+    srun(user, [image, named, "true"])
+    fifo = f"/home/{user}/bench-running"
+    os.mkfifo(fifo)
+    os.chmod(fifo, 0o666)
+    with open(fifo, "r+b", buffering=0) as gate:
+        holder = threading.Thread(target=srun, args=(user, [image, joined, f"--container-mounts={fifo}:/gate", "sh", "-c", "read -r _ </gate"]))
+        holder.start()
+        while not glob.glob("/run/pyxis/*/pyxis_bench-running/*"):
+            pass
+        inside = {"unnamed": [image], "named": [named], "joined": [joined]}
+        took = {name: [] for name in inside}
+        tasks = {name: [] for name in ("bare 1", "bare 32", "inside 1", "inside 32")}
+        for _ in range(STARTS):
+            for name, options in inside.items():
+                took[name].append(srun(user, [*options, "true"])[0])
+            for count in ("1", "32"):
+                tasks["bare " + count].append(srun(user, ["-N1", "-n" + count, "true"])[0])
+                tasks["inside " + count].append(srun(user, ["-N1", "-n" + count, image, "true"])[0])
+        gate.write(b"go\n")
+        holder.join()
+    os.unlink(fifo)
+    middle = {name: statistics.median(values) for name, values in (took | tasks).items()}
+    more = {kind: (middle[kind + " 32"] - middle[kind + " 1"]) / 31 for kind in ("bare", "inside")}
+    tell("start_named", middle["named"], "ms")
+    tell("named_vs_unnamed", middle["named"] / middle["unnamed"], "ratio", 3)
+    tell("start_joined", middle["joined"], "ms")
+    tell("join_per_task", more["inside"] - more["bare"], "ms", 2)
+
+
+def trace_phases(stderr):
+    """{phase: milliseconds} of the trace line in what srun printed; empty when there is none."""
+    for line in stderr.splitlines():
+        before, mark, text = line.partition("pyxis: trace: ")
+        if mark and not before:
+            return {name.removesuffix("_ms"): value for name, value in json.loads(text).items() if name.endswith("_ms")}
+    return {}
+
+
+@contextlib.contextmanager
+def read_by(rung):
+    """The site has said who reads images."""
+    with open(POLICY, encoding="utf-8") as file:
+        before = file.read()
+    with open(POLICY, "w", encoding="utf-8") as file:
+        file.write(f'[images]\nread_by = "{rung}"\n')
+    try:
+        yield
+    finally:
+        with open(POLICY, "w", encoding="utf-8") as file:
+            file.write(before)
+
+
+def small_files(work):
+    """A small image file that the kernel mounts, and the same of a user's."""
+    tree, trusted = os.path.join(work, "file-tree"), "/var/lib/pyxis-bench-image"
+    shutil.rmtree(tree, ignore_errors=True)
+    os.makedirs(tree + "/bin")
+    for name in ("etc", "proc", "sys", "dev", "tmp", "run"):
+        os.makedirs(os.path.join(tree, name))
+    shutil.copy("/bin/busybox", tree + "/bin/true")
+    os.makedirs(trusted, mode=0o755, exist_ok=True)
+    files = {"kernel": trusted + "/x.sqsh", "fuse": "/home/pyxis-alice/bench.sqsh"}
+    subprocess.run(
+        ["mksquashfs", tree, files["kernel"], "-all-root", "-noappend", "-quiet", "-no-progress"],
+        check=True, stdout=subprocess.DEVNULL,
+    )
+    shutil.rmtree(tree)
+    shutil.copy(files["kernel"], files["fuse"])
+    shutil.chown(files["fuse"], "pyxis-alice")
+    return files
+
+
+def rung_starts(registry, work):
+    """Starts of images of one layer and of 41, and of image files, by the kernel and by processes of the user."""
+    files = small_files(work)
+    images = {"pack": registry + "#busybox", "deep": registry + "#deep"}
+    took = {name: [] for name in ("bare", "pack_kernel", "pack_fuse", "deep_kernel", "deep_fuse", "file_kernel", "file_fuse")}
+    for turn in range(STARTS + 2):
+        times = {"bare": srun("pyxis-alice", ["true"])[0]}
+        for rung in ("kernel", "fuse"):
+            with read_by(rung):
+                for name, image in images.items():
+                    times[f"{name}_{rung}"] = srun("pyxis-alice", [f"--container-image={image}", "true"])[0]
+        for rung, file in files.items():
+            times[f"file_{rung}"] = srun("pyxis-alice", [f"--container-image={file}", "true"])[0]
+        if turn >= 2:
+            for name, value in times.items():
+                took[name].append(value)
+    middle = {name: statistics.median(values) for name, values in took.items()}
+    for name, value in middle.items():
+        if name != "bare":
+            tell(f"start_{name}_overhead", value - middle["bare"], "ms")
+    for name in ("pack_fuse", "file_kernel", "file_fuse"):
+        tell(f"start_{name}_vs_pack", middle[name] - middle["pack_kernel"], "ms")
+    for rung, file in files.items():
+        tell(f"start_file_{rung}_written", written_by(file) / 1024, "KiB", 0)
+    shutil.rmtree(os.path.dirname(files["kernel"]))
+    os.unlink(files["fuse"])
+
+
+def written():
+    """Bytes that were written to the disks of this machine so far."""
+    os.sync()
+    with open("/proc/diskstats", encoding="utf-8") as file:
+        fields = [line.split() for line in file]
+    return sum(int(line[9]) * 512 for line in fields if os.path.exists(f"/sys/block/{line[2]}/device"))
+
+
+def written_by(file):
+    """Bytes per start of an image file, less those of a bare step: Slurm writes too."""
+    totals = []
+    for options in ([], [f"--container-image={file}"]):
+        before = written()
+        for _ in range(STARTS):
+            srun("pyxis-alice", [*options, "true"])
+        totals.append((written() - before) / STARTS)
+    return max(totals[1] - totals[0], 0)
+
+
+def file_memory(path):
+    """The most memory that our processes take while a step reads all of an image file of a user's."""
+    shutil.chown(path, "pyxis-alice")
+    stop, peak = threading.Event(), [0]
+    watcher = threading.Thread(target=watch, args=(stop, peak))
+    watcher.start()
+    srun("pyxis-alice", [f"--container-image={path}", "sh", "-c", "tar -cf - /usr 2>/dev/null | cat >/dev/null"])
+    stop.set()
+    watcher.join()
+    tell("file_2g_peak_rss", peak[0] / (1 << 20), "MiB", 0)
+
+
+def watch(stop, peak):
+    """Keeps the largest sum seen of the processes that a step with a container has beside its tasks."""
+    while not stop.wait(0.02):
+        total = 0
+        for entry in os.scandir("/proc"):
+            try:
+                with open(entry.path + "/comm", encoding="utf-8") as file:
+                    ours = file.read().strip() in ("pyxis", "squashfuse_ll")
+                if ours:
+                    with open(entry.path + "/smaps_rollup", encoding="utf-8") as file:
+                        total += sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
+            except OSError:
+                pass
+        peak[0] = max(peak[0], total)
+
+
+def cold_import(registry, work):
+    """One import into an empty store: what it cost, and the size of the packs."""
+    store = os.path.join(work, "store")
+    shutil.rmtree(store, ignore_errors=True)
+    os.sync()
+    cost = measure(["pyxis", "pull", "--store", store, f"docker://{registry}/bench"], with_memory=True)
+    cost["packs"] = sum(os.path.getsize(path) for path in glob.glob(store + "/packs-*/**", recursive=True) if os.path.isfile(path))
+    shutil.rmtree(store)
+    return cost
+
+
+def pipeline(registry, work):
+    """Seconds of the same by the usual tools, and the layers' blobs for whoever needs them next."""
+    blobs, tree, packed = (os.path.join(work, name) for name in ("blobs", "tree", "image.sqsh"))
+    for path in (blobs, tree):
+        shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(tree)
+    os.sync()
+    begin = time.monotonic()
+    subprocess.run(
+        ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{registry}/bench", "dir:" + blobs], check=True
+    )
+    with open(blobs + "/manifest.json", encoding="utf-8") as file:
+        layers = [os.path.join(blobs, entry["digest"].split(":")[1]) for entry in json.load(file)["layers"]]
+    for layer in layers:
+        subprocess.run(["tar", "--extract", "--gzip", "--file", layer, "-C", tree], check=True)
+    subprocess.run(
+        ["mksquashfs", tree, packed, "-comp", "zstd", "-Xcompression-level", "1", "-noappend", "-no-progress", "-quiet"],
+        check=True, stdout=subprocess.DEVNULL,
+    )
+    took = time.monotonic() - begin
+    shutil.rmtree(tree)
+    os.unlink(packed)
+    return took, layers
+
+
+def imports(registry, work, codec_floor):
+    """Cold imports against the pipeline and against bare codecs."""
+    ours, theirs, floors, layers = [], [], [], []
+    for _ in range(IMPORTS):
+        ours.append(cold_import(registry, work))
+        took, layers = pipeline(registry, work)
+        theirs.append(took)
+        floors.append(measure([codec_floor, *layers])["cpu"])
+    wall = statistics.median(cost["wall"] for cost in ours)
+    tell("import_cold", wall, "s")
+    tell("import_pipeline", statistics.median(theirs), "s")
+    tell("import_vs_pipeline", wall / statistics.median(theirs), "ratio", 3)
+    tell("import_peak_rss", max(cost["peak"] for cost in ours) / (1 << 20), "MiB", 0)
+    tell("import_bytes_written_ratio", statistics.median(cost["written"] / cost["packs"] for cost in ours), "ratio", 3)
+    tell("import_cpu", statistics.median(cost["cpu"] for cost in ours), "s")
+    tell("import_cpu_vs_codecs", statistics.median(cost["cpu"] for cost in ours) / statistics.median(floors), "ratio", 3)
+
+
+def seconds(*command):
+    """How long a command takes."""
+    begin = time.monotonic()
+    subprocess.run(command, check=True)
+    return time.monotonic() - begin
+
+
+def saves(registry):
+    """Saving a container against a copy of the saved file."""
+    directory = "/home/pyxis-alice/bench-save"
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    shutil.chown(directory, "pyxis-alice")
+    saved, copy = directory + "/saved.sqsh", directory + "/copy.sqsh"
+    step = [f"--container-image={registry}#bench-2g", "--container-writable"]
+    change = ["sh", "-c", "head -c 10485760 /dev/urandom >/change"]
+    srun("pyxis-alice", [*step, *change])
+    plain, saving, copying, synced = [], [], [], []
+    for _ in range(SAVES):
+        for path in (saved, copy):
+            if os.path.exists(path):
+                os.unlink(path)
+        os.sync()
+        plain.append(srun("pyxis-alice", [*step, *change])[0] / 1000)
+        saving.append(srun("pyxis-alice", [*step, f"--container-save={saved}", *change])[0] / 1000)
+        os.sync()
+        copying.append(seconds("cp", saved, copy))
+        os.unlink(copy)
+        os.sync()
+        synced.append(seconds("cp", saved, copy) + seconds("sync", copy))
+    size = os.path.getsize(saved)
+    file_memory(saved)
+    shutil.rmtree(directory)
+    cost = statistics.median(saving) - statistics.median(plain)
+    tell("save_size", size / (1 << 20), "MiB", 0)
+    tell("save", cost, "s", 2)
+    tell("save_cp", statistics.median(copying), "s", 2)
+    tell("save_vs_cp", cost / statistics.median(copying), "ratio", 2)
+    tell("save_vs_cp_synced", cost / statistics.median(synced), "ratio", 2)
+
+
+if __name__ == "__main__":
+    many_tasks(sys.argv[1], starts(sys.argv[1]))
+    rung_starts(*sys.argv[1:3])
+    saves(sys.argv[1])
+    names(sys.argv[1])
+    imports(*sys.argv[1:4])
