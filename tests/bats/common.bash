@@ -154,13 +154,21 @@ alice_dir() {
 # Run in a container: prints what does not belong to the user, but for the host's own files that every container has.
 not_owned='find / -xdev ! -user "$(id -u)" | grep -vxE "/(dev|proc|sys|etc/(hosts|hostname|resolv.conf|machine-id|localtime))"'
 
-# saver_below DIR: the process that writes a container to a file of alice's there, once it does.
+# stop_saver_below DIR: waits for the process that writes a container to a file of alice's there, and stops it in the middle of
+# it; $pid is that process. It may be done in a moment: so this looks at her processes only, and does not rest.
+stop_saver_below() {
+    local deadline=$((SECONDS + 120))
+    until pid=$(saver_below "$1"); do
+        [ "$SECONDS" -lt "$deadline" ] || { echo "no process saves to $1"; return 1; }
+    done
+    kill -STOP "$pid"
+}
 saver_below() {
-    local pid
-    while IFS=/ read -r _ _ pid _; do
-        # The supervisor has it open too, to look at its size.
-        ! grep -qs "^Uid:.$alice_uid" "/proc/$pid/status" || { echo "$pid"; return; }
-    done < <(find /proc/[0-9]*/fd -lname "$1/#*" -o -lname "$1/.saved*" 2>/dev/null)
+    local one
+    # The supervisor has the file open too, to look at its size.
+    for one in $(pgrep -U "$alice"); do
+        [ -z "$(find "/proc/$one/fd" \( -lname "$1/#*" -o -lname "$1/.saved*" \) -print -quit 2>/dev/null)" ] || { echo "$one"; return; }
+    done
     return 1
 }
 

@@ -194,10 +194,8 @@ saving() {
     echo old >"$work/saved.sqsh"
     chown "$alice:" "$work/saved.sqsh"
     start_in_background "$R#busybox" "$1" --container-writable --container-save="$work/saved.sqsh" \
-        sh -c 'head -c 100000000 /dev/urandom >/large'
-    poll 30 "the container is saved" saver_below "$work"
-    pid=$(saver_below "$work")
-    kill -STOP "$pid"
+        sh -c 'head -c 300000000 /dev/urandom >/large'
+    stop_saver_below "$work"
 }
 # not_saved: the old file is there, and nothing else.
 not_saved() {

@@ -119,10 +119,7 @@ trust() {
     as "$alice" timeout 300 srun --quiet --job-name="$name" --container-image="$R#busybox" --container-writable --container-save="$saved" \
         sh -c 'head -c 300000000 /dev/urandom >/large' >"$work/out" 2>&1 3>&- &
     holder=$!
-    poll 30 "the process that saves" saver_below "$work"
-    pid=$(saver_below "$work")
-    # Stopped, so that it takes long.
-    kill -STOP "$pid"
+    stop_saver_below "$work"
     local told="saving container pyxis_[0-9.]* to $saved: [0-9]* MiB written"
     poll 30 "the line" grep -q "$told" "$work/out"
     kill -CONT "$pid"

@@ -144,13 +144,8 @@ fn become_program(
     if program.own_group {
         rustix::process::setpgid(None, None).map_err(|error| early(failed("setpgid", error)))?;
     }
-    for (resource, value) in program.limits {
-        let limit = Rlimit {
-            current: Some(*value),
-            maximum: Some(*value),
-        };
-        let call = format!("setrlimit({resource:?}, {value})");
-        rustix::process::setrlimit(*resource, limit).map_err(|error| early(failed(&call, error)))?;
+    for (resource, most) in program.limits {
+        lower_limit(*resource, *most).map_err(early)?;
     }
     let file = above(program.file).map_err(early)?;
     let report = above(report.as_fd()).map_err(early)?;
@@ -158,6 +153,19 @@ fn become_program(
         Ok(never) => match never {},
         Err(error) => Err((error, Some(report))),
     }
+}
+
+/// A process may have less already than it is to get at most; more is the host's to give.
+fn lower_limit(resource: Resource, most: u64) -> Result<()> {
+    let value = rustix::process::getrlimit(resource)
+        .maximum
+        .map_or(most, |hard| hard.min(most));
+    let limit = Rlimit {
+        current: Some(value),
+        maximum: Some(value),
+    };
+    rustix::process::setrlimit(resource, limit)
+        .map_err(|error| failed(&format!("setrlimit({resource:?}, {value})"), error))
 }
 
 fn enter_program(
