@@ -146,8 +146,8 @@ fn running_out_of_descriptors_is_an_error() {
         .collect();
     let few = || {
         let limit = rustix::process::Rlimit {
-            current: Some(64),
-            maximum: Some(64),
+            current: Some(128),
+            maximum: Some(128),
         };
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
     };
