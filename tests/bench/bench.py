@@ -158,29 +158,19 @@ def read_by(rung):
             file.write(before)
 
 
-def small_files(work):
-    """A small image file that the kernel mounts, and the same of a user's."""
-    tree, trusted = os.path.join(work, "file-tree"), "/var/lib/pyxis-bench-image"
-    shutil.rmtree(tree, ignore_errors=True)
-    os.makedirs(tree + "/bin")
-    for name in ("etc", "proc", "sys", "dev", "tmp", "run"):
-        os.makedirs(os.path.join(tree, name))
-    shutil.copy("/bin/busybox", tree + "/bin/true")
+def small_files(registry):
+    """The image of one layer as a file that the kernel mounts, and as one of a user's: with the same compressed blocks."""
+    trusted, own = "/var/lib/pyxis-bench-image", "/home/pyxis-alice/bench.sqsh"
+    srun("pyxis-alice", [f"--container-image={registry}#busybox", f"--container-save={own}", "true"])
     os.makedirs(trusted, mode=0o755, exist_ok=True)
-    files = {"kernel": trusted + "/x.sqsh", "fuse": "/home/pyxis-alice/bench.sqsh"}
-    subprocess.run(
-        ["mksquashfs", tree, files["kernel"], "-all-root", "-noappend", "-quiet", "-no-progress"],
-        check=True, stdout=subprocess.DEVNULL,
-    )
-    shutil.rmtree(tree)
-    shutil.copy(files["kernel"], files["fuse"])
-    shutil.chown(files["fuse"], "pyxis-alice")
+    files = {"kernel": trusted + "/x.sqsh", "fuse": own}
+    shutil.copyfile(own, files["kernel"])
     return files
 
 
-def rung_starts(registry, work):
+def rung_starts(registry):
     """Starts of images of one layer and of 41, and of image files, by the kernel and by processes of the user."""
-    files = small_files(work)
+    files = small_files(registry)
     images = {"pack": registry + "#busybox", "deep": registry + "#deep"}
     took = {name: [] for name in ("bare", "pack_kernel", "pack_fuse", "deep_kernel", "deep_fuse", "file_kernel", "file_fuse")}
     for turn in range(STARTS + 2):
@@ -200,8 +190,9 @@ def rung_starts(registry, work):
             tell(f"start_{name}_overhead", value - middle["bare"], "ms")
     for name in ("pack_fuse", "file_kernel", "file_fuse"):
         tell(f"start_{name}_vs_pack", middle[name] - middle["pack_kernel"], "ms")
+    tell("start_bare_written", written_by([]) / 1024, "KiB", 0)
     for rung, file in files.items():
-        tell(f"start_file_{rung}_written", written_by(file) / 1024, "KiB", 0)
+        tell(f"start_file_{rung}_written", written_by([f"--container-image={file}"]) / 1024, "KiB", 0)
     shutil.rmtree(os.path.dirname(files["kernel"]))
     os.unlink(files["fuse"])
 
@@ -214,15 +205,12 @@ def written():
     return sum(int(line[9]) * 512 for line in fields if os.path.exists(f"/sys/block/{line[2]}/device"))
 
 
-def written_by(file):
-    """Bytes per start of an image file, less those of a bare step: Slurm writes too."""
-    totals = []
-    for options in ([], [f"--container-image={file}"]):
-        before = written()
-        for _ in range(STARTS):
-            srun("pyxis-alice", [*options, "true"])
-        totals.append((written() - before) / STARTS)
-    return max(totals[1] - totals[0], 0)
+def written_by(options):
+    """Bytes per start, with what Slurm writes."""
+    before = written()
+    for _ in range(STARTS):
+        srun("pyxis-alice", [*options, "true"])
+    return (written() - before) / STARTS
 
 
 def file_memory(path):
@@ -350,7 +338,7 @@ def saves(registry):
 
 if __name__ == "__main__":
     many_tasks(sys.argv[1], starts(sys.argv[1]))
-    rung_starts(*sys.argv[1:3])
+    rung_starts(sys.argv[1])
     saves(sys.argv[1])
     names(sys.argv[1])
     imports(*sys.argv[1:4])
