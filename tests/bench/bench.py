@@ -165,6 +165,21 @@ def small_files(registry):
     os.makedirs(trusted, mode=0o755, exist_ok=True)
     files = {"kernel": trusted + "/x.sqsh", "fuse": own}
     shutil.copyfile(own, files["kernel"])
+    return files | singularity_files(trusted)
+
+
+def singularity_files(trusted):
+    """An image that Apptainer has built, with scripts for the environment, and its files without what makes it one."""
+    files = {"sif": trusted + "/x.sif", "sif_files": trusted + "/sif.sqsh"}
+    shutil.copyfile("/var/cache/pyxis-test/sif/docker.sif", files["sif"])
+    with open(files["sif"], "rb") as file:
+        start = file.read().index(b"hsqs")
+    tree = trusted + "/tree"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL}
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(start), "-dest", tree, files["sif"]], **quiet)
+    shutil.rmtree(tree + "/.singularity.d")
+    subprocess.run(["mksquashfs", tree, files["sif_files"], "-all-root", "-quiet", "-no-progress"], **quiet)
+    shutil.rmtree(tree)
     return files
 
 
@@ -172,7 +187,7 @@ def rung_starts(registry):
     """Starts of images of one layer and of 41, and of image files, by the kernel and by processes of the user."""
     files = small_files(registry)
     images = {"pack": registry + "#busybox", "deep": registry + "#deep"}
-    took = {name: [] for name in ("bare", "pack_kernel", "pack_fuse", "deep_kernel", "deep_fuse", "file_kernel", "file_fuse")}
+    took = {name: [] for name in ("bare", "pack_kernel", "pack_fuse", "deep_kernel", "deep_fuse", *(f"file_{name}" for name in files))}
     for turn in range(STARTS + 2):
         times = {"bare": srun("pyxis-alice", ["true"])[0]}
         for rung in ("kernel", "fuse"):
@@ -190,6 +205,7 @@ def rung_starts(registry):
             tell(f"start_{name}_overhead", value - middle["bare"], "ms")
     for name in ("pack_fuse", "file_kernel", "file_fuse"):
         tell(f"start_{name}_vs_pack", middle[name] - middle["pack_kernel"], "ms")
+    tell("start_file_sif_vs_its_files", middle["file_sif"] - middle["file_sif_files"], "ms")
     tell("start_bare_written", written_by([]) / 1024, "KiB", 0)
     for rung, file in files.items():
         tell(f"start_file_{rung}_written", written_by([f"--container-image={file}"]) / 1024, "KiB", 0)
