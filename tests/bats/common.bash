@@ -27,6 +27,8 @@ registry_log=$test_state/log/registry
 
 # The nodes' kernel can mount images for users.
 kernel_mounts() { [ ! -s "$test_state/lacks" ]; }
+# They can read images by no means, and unpack them.
+images_are_unpacked() { grep -qs fuse "$test_state/lacks"; }
 
 # as USER COMMAND...: with that user's ids and groups, a clean environment (plus VAR=VALUE words that lead the command)
 # and the home as working directory.

@@ -148,7 +148,8 @@ fn origin(name: &ContainerName, found: Option<Found>, start: &Start<'_>) -> Resu
             "container {name} exists already: take another name, or leave :create out"
         ));
     }
-    if let Some(found) = found {
+    // A directory is mounted again by its path: a mount of it belongs to the mount namespace where it was made.
+    if let Some(found) = found.filter(|found| !found.description.record.is_unpacked()) {
         return Ok(Origin::Running(Box::new(found)));
     }
     match record.map_err(|error| error.context(&format!("container {name}")))? {
