@@ -128,6 +128,7 @@ fn a_machine_that_can_do_all() {
     for id in [
         "container.kernel",
         "container.fuse",
+        "container.unpack",
         "images.registry",
         "images.user_files",
         "worker.program",

@@ -3,6 +3,7 @@
 
 use super::{Finding, Node, ROOTS, Subject, probe, squashfs};
 use crate::config::ContainerConfig;
+use crate::containers;
 use crate::error::{Error, Result};
 use crate::image::file::{ImagesConfig, ReadBy, Trust};
 use crate::namespaces::{self, Namespaces};
@@ -14,15 +15,19 @@ use crate::rootfs::reader::Reader;
 use crate::rootfs::{Base, Data, Lower, Lowers, Rung, Writable};
 use crate::start::rung::{Choice, Made};
 use crate::sys::cgroup::Groups;
+use crate::unpack::Unpacker;
 use crate::worker::protocol::Accounts;
 use rustix::event::Timespec;
 use rustix::fd::AsFd;
+use rustix::mount::MountFlags;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const KERNEL: Subject = Subject::new("container.kernel", "container, read by the kernel");
 const FUSE: Subject = Subject::new("container.fuse", "container, read by FUSE");
+const UNPACK: Subject = Subject::new("container.unpack", "container, unpacked");
 const REGISTRY: Subject = Subject::new("images.registry", "images of registries");
 const TRUSTED: Subject = Subject::new("images.trusted_files", "image files of the site");
 const FILES: Subject = Subject::new("images.user_files", "image files of users");
@@ -30,26 +35,27 @@ const FILES: Subject = Subject::new("images.user_files", "image files of users")
 /// How long the reader of a container that is gone may take to end.
 const LEAVE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// What came of the two containers, with how long they took in milliseconds.
+/// What came of the three containers, with how long they took in milliseconds.
 struct Tried {
     kernel: Result<u64>,
     fuse: Result<u64>,
+    unpack: Result<u64>,
 }
 
 impl Tried {
-    /// Whether the rung holds. Nothing is unpacked for a trial.
+    /// Whether the rung holds.
     fn holds(&self, rung: ReadBy) -> bool {
         match rung {
             ReadBy::Auto | ReadBy::Kernel => self.kernel.is_ok(),
             ReadBy::Fuse => self.fuse.is_ok(),
-            ReadBy::Unpack => false,
+            ReadBy::Unpack => self.unpack.is_ok(),
         }
     }
 }
 
 pub fn look(node: &Node<'_>) -> Vec<Finding> {
     if !node.is_root() {
-        return [KERNEL, FUSE, REGISTRY, TRUSTED, FILES]
+        return [KERNEL, FUSE, UNPACK, REGISTRY, TRUSTED, FILES]
             .map(|subject| subject.skip(ROOTS))
             .into();
     }
@@ -61,6 +67,7 @@ pub fn look(node: &Node<'_>) -> Vec<Finding> {
     let tried = Tried {
         kernel: container(&plan, by_kernel),
         fuse: container(&plan, by_fuse),
+        unpack: unpacked(&plan, &user),
     };
     judge(&tried, images)
 }
@@ -70,10 +77,7 @@ fn container(plan: &Plan, rung: impl FnOnce(&[Lower]) -> Result<Rung>) -> Result
     let file = squashfs::file(Compression::None, None)?;
     probe::attempt(&[file.as_fd()], || {
         let started = Instant::now();
-        let copy = file
-            .try_clone()
-            .map_err(|error| Error::sys("copy a descriptor", "fcntl", error))?;
-        let layers = vec![Lower::pack(copy.into())?];
+        let layers = layers(&file)?;
         let rung = rung(&layers)?;
         let lowers = Lowers {
             layers,
@@ -86,14 +90,47 @@ fn container(plan: &Plan, rung: impl FnOnce(&[Lower]) -> Result<Rung>) -> Result
             writable: Writable::Scratch,
         };
         let Namespaces { readers, .. } = namespaces::make(plan, &base, &Data::default(), &mut |_| ())?;
-        let time = started.elapsed();
+        let time = milliseconds(started);
         for reader in readers {
             if !is_readable(&reader, LEAVE).map_err(|error| Error::sys("wait for the reader", "poll", error))? {
                 return Err(Error::Host("the reader does not end with its container".into()));
             }
         }
-        Ok(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        Ok(time)
     })
+}
+
+/// The same, unpacked: in memory, as what the disk is like is said elsewhere.
+fn unpacked(plan: &Plan, user: &Identity) -> Result<u64> {
+    let file = squashfs::file(Compression::None, None)?;
+    probe::attempt(&[file.as_fd()], || {
+        let started = Instant::now();
+        probe::own_mounts()?;
+        let place = Path::new("/tmp");
+        rustix::mount::mount("tmpfs", place, "tmpfs", MountFlags::empty(), Some(c"mode=0755"))
+            .map_err(|error| Error::sys("make room for a container", "mount(tmpfs)", error))?;
+        let data = containers::Data::open(place, user)?;
+        let unnamed = data.unnamed("check")?;
+        let unpacker = Unpacker::new(Groups::default(), user, "the image");
+        unpacker.unpack(&layers(&file)?, &unnamed.kept().root()?, |_| ())?;
+        let base = Base::Directory {
+            mount: unnamed.kept().root_mount()?,
+            own_files: None,
+        };
+        namespaces::make(plan, &base, &Data::default(), &mut |_| ())?;
+        Ok(milliseconds(started))
+    })
+}
+
+fn layers(file: &File) -> Result<Vec<Lower>> {
+    let copy = file
+        .try_clone()
+        .map_err(|error| Error::sys("copy a descriptor", "fcntl", error))?;
+    Ok(vec![Lower::pack(copy.into())?])
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A container as a job gets it that asks for nothing.
@@ -129,6 +166,7 @@ fn judge(tried: &Tried, images: &ImagesConfig) -> Vec<Finding> {
             &tried.fuse,
             "see fuse.* and overlay.user; the package squashfuse and the module fuse are needed",
         ),
+        made(UNPACK, &tried.unpack, "see kernel.landlock and data.directory"),
         taken(REGISTRY, &Made::Here, tried, images),
         taken(TRUSTED, &Made::Elsewhere(Trust::Trusted), tried, images),
         taken(FILES, &Made::Elsewhere(users), tried, images),
@@ -154,22 +192,10 @@ fn taken(subject: Subject, made: &Made, tried: &Tried, images: &ImagesConfig) ->
             format!("see container.{}", best.map_or("kernel", |best| best.name())),
         ),
         None => {
-            let wanted: Vec<&str> = rungs
-                .iter()
-                .filter(|rung| **rung != ReadBy::Unpack)
-                .map(|rung| rung.name())
-                .collect();
-            let unpacked = rungs.contains(&ReadBy::Unpack);
-            let fact = match unpacked {
-                true => "are unpacked, which was not tried",
-                false => "nothing reads them here",
-            };
-            let advice = match wanted.as_slice() {
-                [] => "see images.read_by in pyxis.toml".to_owned(),
-                wanted => format!("see container.{}", wanted.join(" and container.")),
-            };
+            let ways: Vec<_> = rungs.iter().map(|rung| format!("container.{}", rung.name())).collect();
+            let (fact, advice) = ("nothing reads them here", format!("see {}", ways.join(" and ")));
             // Files of users may matter to nobody; images of registries are what everybody has.
-            match subject == REGISTRY && !unpacked {
+            match subject == REGISTRY {
                 true => subject.fail(fact, advice),
                 false => subject.warn(fact, advice),
             }
@@ -191,7 +217,7 @@ mod tests {
     use crate::check::Status;
     use crate::image::file::UserImages;
 
-    fn found(kernel: bool, fuse: bool, user_images: UserImages, read_by: ReadBy) -> Vec<Finding> {
+    fn found([kernel, fuse, unpack]: [bool; 3], user_images: UserImages, read_by: ReadBy) -> Vec<Finding> {
         let result = |good: bool| match good {
             true => Ok(3),
             false => Err(Error::Host("no".into())),
@@ -199,6 +225,7 @@ mod tests {
         let tried = Tried {
             kernel: result(kernel),
             fuse: result(fuse),
+            unpack: result(unpack),
         };
         let images = ImagesConfig {
             user_images,
@@ -215,23 +242,25 @@ mod tests {
     #[test]
     fn each_kind_of_image_takes_the_best_rung_that_there_is() {
         use Status::{Fail, Ok, Warn};
-        for (kernel, fuse, policy, read_by, expected) in [
-            (true, true, UserImages::Auto, ReadBy::Auto, [Ok, Ok, Ok]),
-            (false, true, UserImages::Auto, ReadBy::Auto, [Warn, Warn, Ok]),
-            (true, false, UserImages::Auto, ReadBy::Auto, [Ok, Ok, Warn]),
-            (true, false, UserImages::Deny, ReadBy::Auto, [Ok, Ok, Ok]),
-            (true, true, UserImages::Kernel, ReadBy::Auto, [Ok, Ok, Warn]),
-            (false, false, UserImages::Auto, ReadBy::Auto, [Warn, Warn, Warn]),
-            (false, true, UserImages::Auto, ReadBy::Fuse, [Ok, Ok, Ok]),
-            (true, false, UserImages::Auto, ReadBy::Fuse, [Fail, Warn, Warn]),
-            (false, true, UserImages::Auto, ReadBy::Kernel, [Fail, Warn, Ok]),
-            (true, true, UserImages::Auto, ReadBy::Unpack, [Warn, Warn, Warn]),
+        for (kernel, fuse, unpack, policy, read_by, expected) in [
+            (true, true, true, UserImages::Auto, ReadBy::Auto, [Ok, Ok, Ok]),
+            (false, true, true, UserImages::Auto, ReadBy::Auto, [Warn, Warn, Ok]),
+            (true, false, true, UserImages::Auto, ReadBy::Auto, [Ok, Ok, Warn]),
+            (true, false, false, UserImages::Deny, ReadBy::Auto, [Ok, Ok, Ok]),
+            (true, true, true, UserImages::Kernel, ReadBy::Auto, [Ok, Ok, Warn]),
+            (false, false, true, UserImages::Auto, ReadBy::Auto, [Warn, Warn, Warn]),
+            (false, false, false, UserImages::Auto, ReadBy::Auto, [Fail, Warn, Warn]),
+            (false, true, true, UserImages::Auto, ReadBy::Fuse, [Ok, Ok, Ok]),
+            (true, false, true, UserImages::Auto, ReadBy::Fuse, [Fail, Warn, Warn]),
+            (false, true, true, UserImages::Auto, ReadBy::Kernel, [Fail, Warn, Ok]),
+            (true, true, true, UserImages::Auto, ReadBy::Unpack, [Ok, Ok, Ok]),
+            (true, true, false, UserImages::Auto, ReadBy::Unpack, [Fail, Warn, Warn]),
         ] {
-            let found = found(kernel, fuse, policy, read_by);
+            let found = found([kernel, fuse, unpack], policy, read_by);
             assert_eq!(
                 statuses(&found),
                 expected,
-                "{kernel} {fuse} {policy:?} {read_by:?}: {found:?}"
+                "{kernel} {fuse} {unpack} {policy:?} {read_by:?}: {found:?}"
             );
         }
     }
@@ -242,9 +271,9 @@ mod tests {
             let found = found.iter().find(|found| found.id == subject.id).unwrap();
             format!("{}; {}", found.fact, found.advice.as_deref().unwrap_or_default())
         };
-        let slower = found(false, true, UserImages::Auto, ReadBy::Auto);
+        let slower = found([false, true, true], UserImages::Auto, ReadBy::Auto);
         assert!(text(&slower, REGISTRY).ends_with("; see container.kernel"));
-        let none = found(false, false, UserImages::Auto, ReadBy::Auto);
-        assert!(text(&none, REGISTRY).ends_with("; see container.kernel and container.fuse"));
+        let none = found([false; 3], UserImages::Auto, ReadBy::Auto);
+        assert!(text(&none, REGISTRY).ends_with("; see container.kernel and container.fuse and container.unpack"));
     }
 }
