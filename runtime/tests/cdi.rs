@@ -175,6 +175,7 @@ fn a_library_gets_the_name_that_programs_ask_for() {
         links,
         [(Path::new("/usr/lib/libthing.so.1"), Path::new("libthing.so.1.2.3"))]
     );
+    assert_eq!(edits.loader_directories[0].mounted, ["libthing.so.1"]);
 }
 
 #[test]

@@ -146,6 +146,8 @@ pub struct LoaderDirectory {
     pub path: PathBuf,
     /// Only if it has a file `NAME.so.VERSION` of a newer version than this: (`libcuda`, the driver's).
     pub newer_than: Option<(String, Vec<u32>)>,
+    /// The names of libraries that will be mounted there, as programs ask for them.
+    pub mounted: Vec<String>,
 }
 
 impl Edits {

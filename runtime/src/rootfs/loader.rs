@@ -165,7 +165,8 @@ pub fn libraries_in(tree: &Tree<'_>, directory: &LoaderDirectory) -> Vec<Added> 
             return Vec::new();
         }
     }
-    let wanted = names.into_iter().filter(|name| is_soname(name));
+    let mounted = directory.mounted.iter().filter(|name| !names.contains(name)).cloned();
+    let wanted = names.iter().filter(|name| is_soname(name)).cloned().chain(mounted);
     let added = wanted.map(|name| Added {
         path: directory.path.join(&name),
         name,

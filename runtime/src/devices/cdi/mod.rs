@@ -130,14 +130,14 @@ fn translate(wanted: &ContainerEdits, site: &DevicesConfig, identity: &Identity)
     }
     let mounts = wanted.mounts.iter().map(|mount| bind(mount, &site.root));
     let mounts = mounts.collect::<Result<_>>()?;
-    let mut folders: Vec<PathBuf> = Vec::new();
+    let mut folders: Vec<LoaderDirectory> = Vec::new();
     for hook in &wanted.hooks {
         match hook.effect() {
             Some(Effect::Links(links)) => {
                 let links = links.into_iter().map(|(path, target)| Link { path, target });
                 edits.links.extend(links);
             }
-            Some(Effect::Folders(more)) => folders.extend(more),
+            Some(Effect::Folders(more)) => folders.extend(more.into_iter().map(folder)),
             Some(Effect::Nothing) => {}
             None if site.unneeded_hooks.contains(&hook.path) => {}
             None => return Err(unknown_hook(hook)),
@@ -146,29 +146,45 @@ fn translate(wanted: &ContainerEdits, site: &DevicesConfig, identity: &Identity)
     for mount in &wanted.mounts {
         edits
             .links
-            .extend(name_of_library(mount, &folders, &site.root, identity)?);
+            .extend(add_library(mount, &mut folders, &site.root, identity)?);
     }
-    let folders = folders
-        .into_iter()
-        .map(|path| LoaderDirectory { path, newer_than: None });
     edits.loader_directories.extend(folders);
     Ok(Described { edits, mounts })
 }
 
-/// A library that is mounted in a directory for which the loader's cache would be written gets a link with the name that
-/// programs ask for, as ldconfig makes it.
-fn name_of_library(mount: &Mount, folders: &[PathBuf], root: &Path, identity: &Identity) -> Result<Option<Link>> {
+fn folder(path: PathBuf) -> LoaderDirectory {
+    LoaderDirectory {
+        path,
+        newer_than: None,
+        mounted: Vec::new(),
+    }
+}
+
+/// A library that is mounted in a directory for which the loader's cache is to be written is one of that cache, by the name
+/// that programs ask for; if its file has another one, it gets a link with that name, as ldconfig makes it.
+fn add_library(
+    mount: &Mount,
+    folders: &mut [LoaderDirectory],
+    root: &Path,
+    identity: &Identity,
+) -> Result<Option<Link>> {
     let path = &mount.container_path;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(None);
     };
     let is_library = name.to_str().is_some_and(|name| name.contains(".so"));
-    if !is_library || !folders.iter().any(|folder| folder == directory) {
+    let Some(folder) = folders
+        .iter_mut()
+        .find(|folder| is_library && folder.path == directory)
+    else {
         return Ok(None);
-    }
+    };
     // What a user's link leads to is for him to open and read: opening a device can do something.
-    let said = as_user(identity, || Ok(said_name(&below(root, &mount.host_path))))?;
-    Ok(said.filter(|said| name != said.as_str()).map(|said| Link {
+    let Some(said) = as_user(identity, || Ok(said_name(&below(root, &mount.host_path))))? else {
+        return Ok(None);
+    };
+    folder.mounted.push(said.clone());
+    Ok((name != said.as_str()).then(|| Link {
         path: directory.join(said),
         target: PathBuf::from(name),
     }))

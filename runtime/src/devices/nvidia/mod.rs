@@ -68,6 +68,7 @@ pub(super) fn find(wish: &Wish, variables: &BTreeMap<String, String>, host: &Hos
         edits.loader_directories.push(LoaderDirectory {
             path: COMPAT.into(),
             newer_than: Some(("libcuda".to_owned(), machine.version.numbers())),
+            mounted: Vec::new(),
         });
     }
     Ok(edits)
