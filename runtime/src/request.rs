@@ -46,6 +46,8 @@ pub struct Request {
     pub devices: Vec<DeviceName>,
     /// `--container-gpus`, `--no-container-gpus`.
     pub gpus: Option<bool>,
+    /// `--container-rocm`.
+    pub rocm: Option<bool>,
 }
 
 /// One use of an option on the command line.
@@ -136,6 +138,7 @@ impl Request {
             (Value::Switch(on), Key::Entrypoint) => self.entrypoint = Some(*on),
             (Value::Switch(on), Key::EntrypointLog) => self.entrypoint_log = Some(*on),
             (Value::Switch(on), Key::Gpus) => self.gpus = Some(*on),
+            (Value::Switch(on), Key::Rocm) => self.rocm = Some(*on),
             (Value::Switch(on), Key::Writable) => self.writable = Some(*on),
             (_, key) => return Err(Error::Host(format!("the table of options is wrong about {key:?}"))),
         }

@@ -212,6 +212,7 @@ impl Start<'_> {
         plan.devices = Some(Wish {
             also: described.edits,
             gpus: self.request.gpus,
+            rocm: self.request.rocm == Some(true),
             granted: self.job.gpus.clone(),
             ..Wish::of(&self.config.devices, &layers)
         });

@@ -46,6 +46,29 @@ END
     [ ! -e /dev/thing0 ] && [ ! -e /dev/by ]
 }
 
+@test "libraries of a device are found by the loader" {
+    mkdir -p "$work/lib"
+    # A library that the image does not have.
+    cp -L /usr/lib/*/libmunge.so.2 "$work/lib/libmunge.so.2.9"
+    chmod -R a+rX "$work/lib"
+    describe "$spec" <<END
+    mounts: [{hostPath: $work/lib/libmunge.so.2.9, containerPath: /opt/thing/libmunge.so.2.9, options: [ro, bind]}]
+    hooks: [{hookName: createContainer, path: /usr/bin/nvidia-cdi-hook, args: [nvidia-cdi-hook, update-ldcache, --folder, /opt/thing]}]
+END
+    job --container-image="$R#library/debian:12" --container-devices="$kind=zero" sh -c '/sbin/ldconfig -p | grep munge; cat /opt/thing/libmunge.so.2 | wc -c'
+    ok
+    out_has "=> /opt/thing/libmunge.so.2"
+    [ "${lines[-1]}" = "$(stat -c %s "$work/lib/libmunge.so.2.9")" ]
+}
+
+@test "AMD GPUs on a node without their driver are an error" {
+    [ ! -e /dev/kfd ] || skip "this node has the driver"
+    box --container-rocm true
+    fails "--container-rocm: /dev/kfd does not exist on this node"
+    box PYXIS_CONTAINER_ROCM=1 true
+    fails "/dev/kfd does not exist"
+}
+
 @test "a batch script, and steps of several devices" {
     describe "$spec" <<<'    env: [ONE=1]'
     describe "/var/run/cdi/pyxis-test.yaml" other <<<'    env: [TWO=2]'

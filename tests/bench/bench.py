@@ -12,6 +12,9 @@ join_per_task                ms: what one more task costs that enters a containe
 start_*_kernel_overhead      ms: the same with an image (pack: of one layer; deep: of 41; file: a file) that the kernel mounts
 start_*_fuse_overhead        ms: the same where squashfuse_ll reads it
 start_*_vs_pack              ms: what such a start takes longer than that of an image of one layer that the kernel mounts
+start_file_sif_vs_its_files  ms: an image that Apptainer has built, against its files without its scripts
+gpus_vs_none                 ms: what 8 stand-in GPUs with the libraries, programs and files of a driver add to a start
+gpus_libraries               how many libraries that driver has
 start_file_*_written         KiB: what a start from a file writes to disks, with all else that the machine writes
 file_2g_peak_rss             MiB: memory of our processes while a step reads all of an image file of 2 GiB through squashfuse_ll
 phase_*                      ms: where the start spends it, as PYXIS_TRACE tells
@@ -145,12 +148,12 @@ def trace_phases(stderr):
 
 
 @contextlib.contextmanager
-def read_by(rung):
-    """The site has said who reads images."""
+def policy(text):
+    """The site has said this."""
     with open(POLICY, encoding="utf-8") as file:
         before = file.read()
     with open(POLICY, "w", encoding="utf-8") as file:
-        file.write(f'[images]\nread_by = "{rung}"\n')
+        file.write(text)
     try:
         yield
     finally:
@@ -191,7 +194,7 @@ def rung_starts(registry):
     for turn in range(STARTS + 2):
         times = {"bare": srun("pyxis-alice", ["true"])[0]}
         for rung in ("kernel", "fuse"):
-            with read_by(rung):
+            with policy(f'[images]\nread_by = "{rung}"\n'):
                 for name, image in images.items():
                     times[f"{name}_{rung}"] = srun("pyxis-alice", [f"--container-image={image}", "true"])[0]
         for rung, file in files.items():
@@ -211,6 +214,26 @@ def rung_starts(registry):
         tell(f"start_file_{rung}_written", written_by([f"--container-image={file}"]) / 1024, "KiB", 0)
     shutil.rmtree(os.path.dirname(files["kernel"]))
     os.unlink(files["fuse"])
+
+
+def gpus(registry, work):
+    """A container with GPUs against one without, both with a /dev of their own."""
+    host, image = os.path.join(work, "gpus"), f"--container-image={registry}#busybox"
+    subprocess.run([os.path.join(os.path.dirname(__file__), "../cluster/gpus"), host, "8"], check=True, stdout=subprocess.DEVNULL)
+    os.chmod(work, 0o755)
+    kinds = {"none": "void", "gpus": "all"}
+    took = {name: [] for name in kinds}
+    with policy(f'[container]\nrestrict_dev = true\n[devices]\nroot = "{host}"\n'):
+        for turn in range(STARTS + 2):
+            for name, visible in kinds.items():
+                variables = f"--export=ALL,NVIDIA_VISIBLE_DEVICES={visible},NVIDIA_DRIVER_CAPABILITIES=all"
+                time_taken = srun("pyxis-alice", [variables, image, "true"])[0]
+                if turn >= 2:
+                    took[name].append(time_taken)
+    libraries = {os.path.realpath(path) for path in glob.glob(host + "/usr/lib/*/*.so.*[0-9]")}
+    tell("gpus_libraries", len(libraries), "libraries", 0)
+    tell("gpus_vs_none", statistics.median(took["gpus"]) - statistics.median(took["none"]), "ms")
+    shutil.rmtree(host)
 
 
 def written():
@@ -355,6 +378,7 @@ def saves(registry):
 if __name__ == "__main__":
     many_tasks(sys.argv[1], starts(sys.argv[1]))
     rung_starts(sys.argv[1])
+    gpus(*sys.argv[1:3])
     saves(sys.argv[1])
     names(sys.argv[1])
     imports(*sys.argv[1:4])

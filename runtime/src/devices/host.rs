@@ -3,6 +3,7 @@
 //! `..` would lead into the container.
 #![forbid(unsafe_code)]
 
+use super::ldcache::Cache;
 use crate::bounded;
 use crate::directory;
 use crate::error::{Error, Result};
@@ -16,6 +17,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+/// Where the loader's cache is.
+pub const LOADER_CACHE: &str = "/etc/ld.so.cache";
+/// That of a machine with everything has about 300 KiB.
+const MAX_LOADER_CACHE: u64 = 64 << 20;
 
 /// The directory that finders take for the host's root.
 #[derive(Debug)]
@@ -93,6 +99,20 @@ impl HostFiles {
         let read = File::from(file).take(most).read_to_end(&mut head);
         read.map_err(|error| failed(path, "read", error))?;
         Ok(Some((Path::new("/").join(real), head)))
+    }
+
+    /// What the loader's cache knows.
+    pub fn loader_cache(&self) -> Result<Cache> {
+        let bytes = self.read(Path::new(LOADER_CACHE), MAX_LOADER_CACHE)?.ok_or_else(|| {
+            Error::Host(format!(
+                "{LOADER_CACHE} is missing on this node: run ldconfig, so that the driver's libraries can be found"
+            ))
+        })?;
+        Cache::parse(&bytes).map_err(|reason| {
+            Error::Host(format!(
+                "{LOADER_CACHE} of this node cannot be used: {reason}: run ldconfig"
+            ))
+        })
     }
 
     /// The names in a directory, sorted; none when it is missing.

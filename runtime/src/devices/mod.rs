@@ -8,6 +8,7 @@ mod host;
 mod infiniband;
 pub mod ldcache;
 mod nvidia;
+mod rocm;
 mod wish;
 
 use crate::environment::Edit;
@@ -23,6 +24,7 @@ pub fn find(wish: &Wish, own: &[String], host: &HostFiles) -> Result<Edits> {
     let variables = wish.variables(own);
     let mut edits = wish.also.clone();
     edits.add(nvidia::find(wish, &variables, host)?);
+    edits.add(rocm::find(wish, host)?);
     edits.add(infiniband::find(&variables, host)?);
     Ok(edits)
 }
@@ -100,6 +102,8 @@ pub struct Library {
     pub links: Vec<String>,
     /// 32-bit libraries have directories of their own.
     pub bits: Bits,
+    /// One of the image with this soname stays.
+    pub unless_there: bool,
 }
 
 /// Word size of a library.
@@ -148,6 +152,21 @@ pub struct LoaderDirectory {
     pub newer_than: Option<(String, Vec<u32>)>,
     /// The names of libraries that will be mounted there, as programs ask for them.
     pub mounted: Vec<String>,
+}
+
+impl Library {
+    /// One more name: the one with a version is what programs ask for.
+    fn add_name(&mut self, name: &str) {
+        let is_plain = self.soname.ends_with(".so");
+        if self.soname == name || self.links.iter().any(|known| known == name) {
+            return;
+        }
+        let other = match is_plain {
+            true => std::mem::replace(&mut self.soname, name.to_owned()),
+            false => name.to_owned(),
+        };
+        self.links.push(other);
+    }
 }
 
 impl Edits {

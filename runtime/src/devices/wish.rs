@@ -57,6 +57,8 @@ pub struct Wish {
     pub site: DevicesConfig,
     /// `--container-gpus`, `--no-container-gpus`.
     pub gpus: Option<bool>,
+    /// `--container-rocm`.
+    pub rocm: bool,
     /// Minor numbers of the GPUs that the job was given, if somebody has said.
     pub granted: Option<Vec<u32>>,
     /// The job's variables about devices.
@@ -79,6 +81,7 @@ impl Wish {
         Wish {
             site: site.clone(),
             gpus: None,
+            rocm: false,
             granted: None,
             job: job.map(|(name, value)| (name.clone(), value.clone())).collect(),
             image: layers.image.iter().filter(|entry| ours(entry)).cloned().collect(),

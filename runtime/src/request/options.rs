@@ -19,6 +19,7 @@ pub enum Key {
     Unshare,
     Devices,
     Gpus,
+    Rocm,
 }
 
 /// What an option takes.
@@ -183,6 +184,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "[pyxis] no GPUs and no driver in the container, whatever the image asks for",
         variable: None,
         key: Key::Gpus,
+    },
+    OptionSpec {
+        name: "container-rocm",
+        kind: Kind::Switch(true),
+        help: "[pyxis] show the job's AMD GPUs in the container, with the host's ROCm where the image has none",
+        variable: Some("PYXIS_CONTAINER_ROCM"),
+        key: Key::Rocm,
     },
 ];
 

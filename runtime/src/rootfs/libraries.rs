@@ -45,7 +45,11 @@ pub fn place(tree: &Tree<'_>, plan: &Plan, found: Option<&Found>) -> Result<Plac
     let machine = std::env::consts::ARCH;
     let loader = Loader::of(tree, machine, &plan.identity)?;
     let (mut placed, mut added) = (Placed::default(), Vec::new());
-    for library in &edits.libraries {
+    for library in edits
+        .libraries
+        .iter()
+        .filter(|library| is_wanted(tree, &loader, library))
+    {
         let what = format!("give {} to the container", library.source.display());
         let (mounts, entries) = place_one(tree, plan, host, &loader, library).map_err(|error| error.context(&what))?;
         placed.mounts.push(mounts);
@@ -66,6 +70,12 @@ pub fn place(tree: &Tree<'_>, plan: &Plan, found: Option<&Found>) -> Result<Plac
         loader::write_cache(tree, &added, machine, &plan.identity)?;
     }
     Ok(placed)
+}
+
+/// Whether it goes into the container: some give way to the image's own.
+fn is_wanted(tree: &Tree<'_>, loader: &Loader, library: &Library) -> bool {
+    let place = loader.directory(library.bits).join(&library.soname);
+    !library.unless_there || tree.look_up(&place, Missing::Fail, Origin::System).is_err()
 }
 
 /// musl has no cache. What its loader does not search by itself goes into a variable.

@@ -80,6 +80,7 @@ fn without_effect(request: &Request, running: &Description) -> Vec<&'static str>
             request.gpus.is_some(),
             switch(request.gpus, "--container-gpus", "--no-container-gpus"),
         ),
+        (request.rocm == Some(true), "--container-rocm"),
     ]
     .into_iter()
     .filter_map(|(asked, option)| asked.then_some(option))
@@ -139,6 +140,7 @@ mod tests {
             mount_home: Some(true),
             entrypoint: Some(true),
             gpus: Some(true),
+            rocm: Some(true),
             ..Request::default()
         };
         let named = [
@@ -149,6 +151,7 @@ mod tests {
             "--container-mount-home",
             "--container-entrypoint",
             "--container-gpus",
+            "--container-rocm",
         ];
         assert_eq!(without_effect(&other, &running()), named);
     }

@@ -173,10 +173,7 @@ fn add_library(
         return Ok(None);
     };
     let is_library = name.to_str().is_some_and(|name| name.contains(".so"));
-    let Some(folder) = folders
-        .iter_mut()
-        .find(|folder| is_library && folder.path == directory)
-    else {
+    let Some(folder) = folders.iter_mut().find(|folder| is_library && folder.path == directory) else {
         return Ok(None);
     };
     // What a user's link leads to is for him to open and read: opening a device can do something.

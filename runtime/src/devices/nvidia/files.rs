@@ -5,16 +5,14 @@
 use super::driver::Version;
 use super::parts::MORE_NAMES;
 use super::words::Capabilities;
+use crate::devices::host::LOADER_CACHE;
 use crate::devices::ldcache::{self, Cache, Entry};
 use crate::devices::{Bits, Edits, HostFiles, Library, elf};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mount::{Create, MountOptions, MountSource, MountSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const CACHE: &str = "/etc/ld.so.cache";
-/// The cache of a machine with everything has about 300 KiB.
-const MAX_CACHE: u64 = 64 << 20;
 const PROGRAM_DIRECTORIES: [&str; 5] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin"];
 /// Sockets of the driver's daemons.
 const SOCKETS: [&str; 2] = ["/run/nvidia-persistenced/socket", "/run/nvidia-fabricmanager/socket"];
@@ -108,14 +106,7 @@ fn libraries(version: &Version, parts: &Capabilities, host: &HostFiles) -> Resul
     if stems.is_empty() {
         return Ok(edits);
     }
-    let bytes = host.read(Path::new(CACHE), MAX_CACHE)?;
-    let Some(bytes) = bytes else {
-        return Err(Error::Host(format!(
-            "{CACHE} is missing on this node: run ldconfig, so that the driver's libraries can be found"
-        )));
-    };
-    let cache = Cache::parse(&bytes)
-        .map_err(|reason| Error::Host(format!("{CACHE} of this node cannot be used: {reason}: run ldconfig")))?;
+    let cache = host.loader_cache()?;
     let machine = std::env::consts::ARCH;
     let sizes: &[Bits] = if parts.compat32 {
         &[Bits::B64, Bits::B32]
@@ -132,7 +123,7 @@ fn libraries(version: &Version, parts: &Capabilities, host: &HostFiles) -> Resul
     let has = |library: &Library| library.soname.starts_with(wanted) && library.bits == Bits::B64;
     if stems.contains(&wanted) && !edits.libraries.iter().any(has) {
         edits.warnings.push(format!(
-            "no {wanted} of version {version}, the loaded driver's, is in this node's {CACHE}: programs will not find the GPUs"
+            "no {wanted} of version {version}, the loaded driver's, is in this node's {LOADER_CACHE}: programs will not find the GPUs"
         ));
     }
     Ok(edits)
@@ -192,9 +183,10 @@ fn one(
                     soname: name.to_owned(),
                     links: Vec::new(),
                     bits,
+                    unless_there: false,
                 });
             }
-            Some(known) if known.source == real => add_name(known, name),
+            Some(known) if known.source == real => known.add_name(name),
             Some(_) => {}
         }
     }
@@ -202,22 +194,9 @@ fn one(
         let more = MORE_NAMES.iter().filter(|(of, ..)| *of == stem);
         for (_, name, target) in more {
             if target.is_none_or(|target| target == library.soname) {
-                add_name(library, name);
+                library.add_name(name);
             }
         }
     }
     Ok(library)
-}
-
-/// One more name of a library: the one with a version is what programs ask for.
-fn add_name(library: &mut Library, name: &str) {
-    let is_plain = library.soname.ends_with(".so");
-    if library.soname == name || library.links.iter().any(|known| known == name) {
-        return;
-    }
-    let other = match is_plain {
-        true => std::mem::replace(&mut library.soname, name.to_owned()),
-        false => name.to_owned(),
-    };
-    library.links.push(other);
 }
