@@ -304,6 +304,28 @@ fn hosts_without_a_driver_or_with_half_of_one() {
 }
 
 #[test]
+fn libraries_of_another_machine_are_not_the_drivers() {
+    let clean = Clean::start();
+    let host = host(&clean, "host", &["1"]);
+    let library = host.join(format!(
+        "usr/lib/{}-linux-gnu/libcuda.so.{VERSION}",
+        std::env::consts::ARCH
+    ));
+    let mut bytes = fs::read(&library).unwrap();
+    // e_machine (elf(5)) of 64-bit Arm, or of x86-64 there.
+    bytes[18] = if bytes[18] == 183 { 62 } else { 183 };
+    fs::write(&library, bytes).unwrap();
+    let image = ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute"];
+    let edits = found(&wish(&host, &image)).unwrap();
+    assert!(!sonames(&edits).contains(&"libcuda.so.1"), "{edits:?}");
+    assert!(
+        edits.warnings[0].contains("no libcuda.so of version"),
+        "{:?}",
+        edits.warnings
+    );
+}
+
+#[test]
 fn requirements_of_the_image() {
     let clean = Clean::start();
     let host = host(&clean, "host", &["1"]);
