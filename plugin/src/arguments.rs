@@ -1,6 +1,7 @@
 //! The plugin's arguments in plugstack.conf: `required spank_pyxis.so key=value ...`.
 #![forbid(unsafe_code)]
 
+use crate::release::STRICT;
 use pyxis_runtime::{Error, Result};
 use std::path::PathBuf;
 
@@ -17,6 +18,8 @@ pub(crate) struct Arguments {
     pub(crate) sbatch_support: bool,
     /// `importer`: an executable that is asked for images.
     pub(crate) importer: Option<PathBuf>,
+    /// `PYXIS_SLURM_STRICT`: only with releases of Slurm that were tested.
+    pub(crate) slurm_strict: bool,
 }
 
 /// How long named containers stay.
@@ -36,6 +39,7 @@ impl Default for Arguments {
             container_scope: Scope::Global,
             sbatch_support: true,
             importer: None,
+            slurm_strict: false,
         }
     }
 }
@@ -62,6 +66,7 @@ fn take(arguments: &mut Arguments, word: &str) -> Result<()> {
         "use_enroot_load" | "use_squashfuse" => {
             boolean(key, value)?;
         }
+        STRICT => arguments.slurm_strict = boolean(key, value)?,
         "importer" => arguments.importer = Some(absolute(key, value)?),
         _ => return Err(Error::Host(format!("unknown key {key:?}"))),
     }
@@ -112,6 +117,7 @@ mod tests {
             "use_enroot_load=1",
             "use_squashfuse=0",
             "importer=/usr/bin/importer",
+            "PYXIS_SLURM_STRICT=1",
         ]);
         let expected = Arguments {
             runtime_path: "/run/x".into(),
@@ -119,6 +125,7 @@ mod tests {
             container_scope: Scope::Job,
             sbatch_support: false,
             importer: Some("/usr/bin/importer".into()),
+            slurm_strict: true,
         };
         assert_eq!(all.unwrap(), expected);
     }
@@ -133,6 +140,7 @@ mod tests {
             ("importer=", "not an absolute path"),
             ("sbatch_support=maybe", "not a boolean"),
             ("use_squashfuse=", "not a boolean"),
+            ("PYXIS_SLURM_STRICT=", "not a boolean"),
             ("container_scope=node", "take global or job"),
         ] {
             let told = parse_words(&[word]).unwrap_err().to_string();

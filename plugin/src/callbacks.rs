@@ -1,7 +1,7 @@
 //! The callbacks, each handed on to the module of the process that it runs in. docs/callbacks.md has the table.
 #![forbid(unsafe_code)]
 
-use crate::{arguments, job, local, message, remote, slurmd, state, task};
+use crate::{arguments, job, local, message, release, remote, slurmd, state, task};
 use pyxis_runtime::request::{Kind, OPTIONS, Use};
 use pyxis_runtime::{Error, Result};
 use spank_sys::{Context, Spank, SpankOption, Verdict};
@@ -9,7 +9,7 @@ use std::ffi::c_int;
 
 /// `slurm_spank_init`: the first call in every process.
 pub(crate) fn init(spank: &Spank<'_>, words: &[String]) -> Verdict {
-    let arguments = arguments::parse(words);
+    let arguments = arguments::parse(words).and_then(|arguments| release::check(arguments, spank_sys::release()));
     match spank.context() {
         Context::Local => local::init(spank, arguments),
         Context::Allocator => local::init_allocator(spank, arguments),

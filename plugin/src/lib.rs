@@ -18,6 +18,7 @@ mod message;
 mod name;
 mod options;
 mod pytorch;
+mod release;
 mod remote;
 mod slurmd;
 mod state;

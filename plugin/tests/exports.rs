@@ -87,3 +87,74 @@ fn can_be_loaded_outside_of_slurm() {
         assert_eq!(code, 0, "{name:?}");
     }
 }
+
+/// A process that says that it is of another release of Slurm, loads the plugin and calls its first callback as slurmd would, or
+/// srun, and then says what came of it.
+const HOST: &str = r#"
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+static int context;
+long slurm_api_version(void) { return atol(getenv("API")) << 16; }
+int spank_context(void) { return context; }
+int spank_option_register(void *spank, void *option) { return 0; }
+void slurm_error(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    vprintf(format, values);
+    va_end(values);
+    puts("");
+}
+int main(int count, char **words) {
+    void *plugin = dlopen(words[1], RTLD_NOW);
+    if (!plugin) { puts(dlerror()); return 1; }
+    context = atoi(words[2]);
+    int (*init)(void *, int, char **) = (int (*)(void *, int, char **))dlsym(plugin, "slurm_spank_init");
+    int code = init(0, count - 3, words + 3);
+    printf("%x %d\n", *(unsigned *)dlsym(plugin, "plugin_version"), code);
+    return 0;
+}
+"#;
+/// Numbers of contexts (spank.h).
+const SRUN: &str = "1";
+const SLURMD: &str = "4";
+
+#[test]
+fn a_release_that_nobody_has_tested_is_told_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, host) = (directory.path().join("host.c"), directory.path().join("host"));
+    std::fs::write(&source, HOST).unwrap();
+    let cc = Command::new("cc")
+        .args(["-rdynamic", "-o"])
+        .args([&host, &source])
+        .status();
+    assert!(cc.unwrap().success());
+    let run = |api: &str, context: &str, arguments: &[&str]| {
+        let mut command = Command::new(&host);
+        let output = command
+            .arg(plugin())
+            .arg(context)
+            .args(arguments)
+            .env("API", api)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let newer =
+        "pyxis: Slurm 26.11 is newer than 26.05, the newest that this plugin was tested with: look for a newer pyxis";
+    let strict = ["PYXIS_SLURM_STRICT=1"];
+    for (api, context, arguments, expected) in [
+        ("38", SLURMD, &strict[..], "160500 0\n".to_owned()),
+        ("45", SLURMD, &strict, "1a0500 0\n".to_owned()),
+        ("46", SRUN, &[], "1a0b00 0\n".to_owned()),
+        ("46", SLURMD, &[], format!("{newer}\n1a0b00 0\n")),
+        (
+            "46",
+            SRUN,
+            &strict,
+            format!("{newer} (PYXIS_SLURM_STRICT in plugstack.conf)\n1a0b00 -1\n"),
+        ),
+    ] {
+        assert_eq!(run(api, context, arguments), expected, "{api} {context} {arguments:?}");
+    }
+}

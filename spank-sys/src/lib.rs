@@ -22,7 +22,7 @@ pub use handle::{Context, Error, Spank};
 pub use local_env::set_local_env;
 pub use options::{OptionCallback, SpankOption};
 pub use settings::setting;
-pub use version::init_plugin_version;
+pub use version::{init_plugin_version, release};
 
 /// What [`export_plugin!`] needs by name.
 #[doc(hidden)]

@@ -9,7 +9,15 @@ use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where nothing tells: the oldest release that is tested.
-const DEFAULT: u32 = release(22, 5, 0);
+const DEFAULT: u32 = packed(22, 5, 0);
+
+/// What was found.
+static FOUND: AtomicU32 = AtomicU32::new(DEFAULT);
+
+/// The host's release, in Slurm's form, as [`init_plugin_version`] has found it.
+pub fn release() -> u32 {
+    FOUND.load(Ordering::Relaxed)
+}
 
 /// Writes the host's release to `version`, in Slurm's form (`0x160508` is 22.05.8). Three sources, best first: another
 /// plugin of Slurm that is loaded already, the number of the library's interface, a default.
@@ -19,10 +27,12 @@ pub fn init_plugin_version(version: &'static AtomicU32) {
     let found = catch_unwind(|| sibling_version(own.cast()).or_else(interface_version))
         .ok()
         .flatten();
-    version.store(found.unwrap_or(DEFAULT), Ordering::Relaxed);
+    let found = found.unwrap_or(DEFAULT);
+    FOUND.store(found, Ordering::Relaxed);
+    version.store(found, Ordering::Relaxed);
 }
 
-const fn release(year: u32, month: u32, micro: u32) -> u32 {
+const fn packed(year: u32, month: u32, micro: u32) -> u32 {
     year << 16 | month << 8 | micro
 }
 
@@ -30,13 +40,13 @@ const fn release(year: u32, month: u32, micro: u32) -> u32 {
 /// on there are two a year.
 fn release_of_interface(number: u32) -> Option<u32> {
     match number {
-        37 => Some(release(21, 8, 0)),
-        38 => Some(release(22, 5, 0)),
-        39 => Some(release(23, 2, 0)),
-        40 => Some(release(23, 11, 0)),
+        37 => Some(packed(21, 8, 0)),
+        38 => Some(packed(22, 5, 0)),
+        39 => Some(packed(23, 2, 0)),
+        40 => Some(packed(23, 11, 0)),
         41..=99 => {
             let step = number - 41;
-            Some(release(24 + step / 2, if step.is_multiple_of(2) { 5 } else { 11 }, 0))
+            Some(packed(24 + step / 2, if step.is_multiple_of(2) { 5 } else { 11 }, 0))
         }
         _ => None,
     }
