@@ -7,7 +7,7 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh
 
-.PHONY: build install uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs check bench
+.PHONY: packages build install uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs check bench
 
 build:
 	cargo build --release --locked
@@ -26,6 +26,10 @@ install:
 		$(INSTALL) -D -m 0644 packaging/pyxis.toml $(DESTDIR)/etc/pyxis/pyxis.toml
 	$(INSTALL) -d -m 0700 $(DESTDIR)/var/lib/pyxis
 	test -n "$(DESTDIR)" || packaging/post-install
+
+# target/packages: for Debian and for Red Hat's family.
+packages: build
+	packaging/build
 
 uninstall:
 	rm -f $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so $(DESTDIR)$(PREFIX)/bin/pyxis \
@@ -57,9 +61,9 @@ test-rungs: setup
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck $(SCRIPTS) packaging/post-install
+	shellcheck $(SCRIPTS) packaging/post-install packaging/build packaging/deb/preinst packaging/deb/postrm
 	shellcheck --shell=bash tests/bats/*.bash
-	bash -c 'for f in tests/bats/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
+	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
 
 # Writes spank-sys/src/bindings.rs from the installed slurm/spank.h; needs libslurm-dev and libclang.
 bindings:

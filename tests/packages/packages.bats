@@ -1,0 +1,97 @@
+# The packages: what is in them, and the life of an installation in a clean Debian.
+# shellcheck shell=bash disable=SC2154
+
+setup_file() {
+    export root=$BATS_TEST_DIRNAME/../..
+    # shellcheck source=tests/cluster/common.sh disable=SC1091
+    . "$root/tests/cluster/common.sh"
+    export PACKAGES=$BATS_FILE_TMPDIR/one debian=$cache/debian-12
+    "$root/packaging/build" "$PACKAGES" >/dev/null
+    DEB=$(echo "$PACKAGES"/*.deb) RPM=$(echo "$PACKAGES"/*.rpm)
+    export DEB RPM
+}
+
+# inside SCRIPT: in a copy of a small Debian 12, with the package at /root/pyxis.deb. What it prints is in $output.
+inside() {
+    cp "$DEB" "$root/target/pyxis-test.deb"
+    run --separate-stderr "$root/tests/cluster/in-root" "$debian" sh -euc "
+        cp target/pyxis-test.deb /root/pyxis.deb
+        cd /root
+        # What this small one does not have.
+        install() { dpkg --force-depends -i /root/pyxis.deb >/root/log 2>&1 || { cat /root/log; return 1; }; }
+        $1"
+    rm -f "$root/target/pyxis-test.deb"
+}
+shows() { printf -- '-- status %s --\n%s\n-- stderr --\n%s\n' "$status" "$output" "$stderr"; }
+says() { { [ "$status" = 0 ] && [ "$output" = "$1" ]; } || { shows; return 1; }; }
+
+@test "two builds give the same bytes, and not many of them" {
+    "$root/packaging/build" "$BATS_TEST_TMPDIR/two" >/dev/null
+    for file in "$DEB" "$RPM"; do
+        cmp "$file" "$BATS_TEST_TMPDIR/two/$(basename "$file")"
+        echo "# $(basename "$file"): $(($(stat -c %s "$file") >> 10)) KiB" >&3
+        [ "$(stat -c %s "$file")" -le $((8 << 20)) ]
+    done
+}
+
+@test "both have the same files, root's, with the modes of an installation" {
+    dpkg-deb --fsys-tarfile "$DEB" | tar -tv --numeric-owner >"$BATS_TEST_TMPDIR/deb"
+    [ "$(awk '{ print $2 }' "$BATS_TEST_TMPDIR/deb" | sort -u)" = 0/0 ]
+    ! grep -E '^.{5}w|^.{8}w|^...s|^......s' "$BATS_TEST_TMPDIR/deb" | grep -v '^l'
+    local names='s|^\./||; s|^|/|; s|/usr/lib/[^/]*-linux-gnu/slurm-wlm/|PLUGINS/|; s|/usr/lib64/slurm/|PLUGINS/|'
+    dpkg-deb --fsys-tarfile "$DEB" | tar -t | grep -v '/$\|-gnu/slurm/' | sed "$names" | sort >"$BATS_TEST_TMPDIR/one"
+    rpm -qp --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' "$RPM" | grep -v ^d | sed 's/^[^ ]* //' | sed 's|/usr/lib64/slurm/|PLUGINS/|' |
+        sort >"$BATS_TEST_TMPDIR/two"
+    diff "$BATS_TEST_TMPDIR/one" "$BATS_TEST_TMPDIR/two"
+    for file in PLUGINS/spank_pyxis.so /usr/bin/pyxis /usr/libexec/pyxis/worker /usr/share/pyxis/pyxis.conf /etc/pyxis/pyxis.toml; do
+        grep -qx "$file" "$BATS_TEST_TMPDIR/one"
+    done
+}
+
+@test "NVIDIA's package goes, and settings are configuration files" {
+    for field in Provides Conflicts Replaces; do [ "$(dpkg-deb -f "$DEB" $field)" = nvslurm-plugin-pyxis ]; done
+    rpm -qp --conflicts "$RPM" | grep -qx nvslurm-plugin-pyxis
+    rpm -qp --obsoletes "$RPM" | grep -q '^nvslurm-plugin-pyxis < '
+    [ "$(rpm -qpc "$RPM")" = /etc/pyxis/pyxis.toml ]
+    [ "$(dpkg-deb -I "$DEB" conffiles)" = /etc/pyxis/pyxis.toml ]
+    rpm -qp --scripts "$RPM" | grep -q useradd
+}
+
+@test "the licences of all that is linked are there" {
+    dpkg-deb --fsys-tarfile "$DEB" | tar -xO ./usr/share/doc/pyxis/third-party-licences.gz | zcat >"$BATS_TEST_TMPDIR/licences"
+    for crate in rustix zstd-sys ring rustls clap sequoia-openpgp; do grep -q "^$crate [0-9]" "$BATS_TEST_TMPDIR/licences"; done
+    ! grep -q '^proptest ' "$BATS_TEST_TMPDIR/licences"
+    grep -q 'Permission is hereby granted' "$BATS_TEST_TMPDIR/licences"
+}
+
+@test "installed: the command runs, the service user and the directories are there" {
+    inside 'install; pyxis --version | cut -d" " -f1; id -un pyxis; stat -c "%U %a %n" /var/lib/pyxis /var/lib/pyxis-data /run/pyxis
+        readlink /usr/lib/*/slurm/spank_pyxis.so | sed "s/[^/]*-linux-gnu/TRIPLET/"; cat /usr/share/pyxis/pyxis.conf'
+    says "$(printf '%s\n' pyxis pyxis 'root 700 /var/lib/pyxis' 'root 755 /var/lib/pyxis-data' 'root 755 /run/pyxis' \
+        /usr/lib/TRIPLET/slurm-wlm/spank_pyxis.so 'required spank_pyxis.so')"
+}
+
+@test "again over changed settings: they stay, and so does what the store has" {
+    inside 'install; echo "[store]" >/etc/pyxis/pyxis.toml; echo pack >/var/lib/pyxis/x; install; cat /etc/pyxis/pyxis.toml /var/lib/pyxis/x'
+    says $'[store]\npack'
+}
+
+@test "removed and purged: nothing is left but data" {
+    inside 'find / -xdev -not -path "/proc/*" -not -path "/var/lib/dpkg/*" -not -path "/root/*" | sort >/root/before
+        install; echo pack >/var/lib/pyxis/x; dpkg --remove pyxis >/dev/null; test -e /etc/pyxis/pyxis.toml; ! which pyxis
+        dpkg --purge pyxis >/dev/null
+        find / -xdev -not -path "/proc/*" -not -path "/var/lib/dpkg/*" -not -path "/root/*" | sort >/root/after
+        diff /root/before /root/after | grep "^[<>]" | grep -v "/etc/.*-$\|/var/log\|/run\|/etc/\.pwd\.lock"'
+    says $'> /var/lib/pyxis\n> /var/lib/pyxis/x'
+    [[ $stderr == *"/var/lib/pyxis is kept: remove it if nobody needs what is in it"* ]]
+    inside 'install; dpkg --purge pyxis >/dev/null; ls -d /var/lib/pyxis* /etc/pyxis 2>/dev/null; getent passwd pyxis; true'
+    says ""
+}
+
+@test "beside another plugin of this name: refused, with the reason" {
+    inside 'mkdir -p /etc/slurm/plugstack.conf.d /usr/local/lib/slurm; touch /usr/local/lib/slurm/spank_pyxis.so
+        echo "required /usr/local/lib/slurm/spank_pyxis.so" >/etc/slurm/plugstack.conf.d/pyxis.conf
+        ! install; which pyxis || true'
+    [[ $output == *"/etc/slurm/plugstack.conf.d/pyxis.conf loads another plugin of this name, /usr/local/lib/slurm/spank_pyxis.so"* ]] || { shows; return 1; }
+    [[ $output != */usr/bin/pyxis* ]]
+}
