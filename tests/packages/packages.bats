@@ -1,6 +1,8 @@
 # The packages: what is in them, and the life of an installation in a clean Debian.
 # shellcheck shell=bash disable=SC2154
 
+bats_require_minimum_version 1.5.0
+
 setup_file() {
     export root=$BATS_TEST_DIRNAME/../..
     # shellcheck source=tests/cluster/common.sh disable=SC1091
@@ -77,14 +79,15 @@ says() { { [ "$status" = 0 ] && [ "$output" = "$1" ]; } || { shows; return 1; };
 }
 
 @test "removed and purged: nothing is left but data" {
-    inside 'find / -xdev -not -path "/proc/*" -not -path "/var/lib/dpkg/*" -not -path "/root/*" | sort >/root/before
+    inside 'files() { find /usr /etc /var -path /var/cache -prune -o -path /var/lib/dpkg -prune -o -print | sort; }
+        files >/root/before
         install; echo pack >/var/lib/pyxis/x; dpkg --remove pyxis >/dev/null; test -e /etc/pyxis/pyxis.toml; ! which pyxis
         dpkg --purge pyxis >/dev/null
-        find / -xdev -not -path "/proc/*" -not -path "/var/lib/dpkg/*" -not -path "/root/*" | sort >/root/after
-        diff /root/before /root/after | grep "^[<>]" | grep -v "/etc/.*-$\|/var/log\|/run\|/etc/\.pwd\.lock"'
+        files >/root/after
+        diff /root/before /root/after | grep "^[<>]" | grep -v "/etc/.*-$\|/var/log\|/etc/\.pwd\.lock"'
     says $'> /var/lib/pyxis\n> /var/lib/pyxis/x'
     [[ $stderr == *"/var/lib/pyxis is kept: remove it if nobody needs what is in it"* ]]
-    inside 'install; dpkg --purge pyxis >/dev/null; ls -d /var/lib/pyxis* /etc/pyxis 2>/dev/null; getent passwd pyxis; true'
+    inside 'install; dpkg --purge pyxis >/dev/null; ls -d /var/lib/pyxis* /etc/pyxis 2>/dev/null || true; getent passwd pyxis || true'
     says ""
 }
 
