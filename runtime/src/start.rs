@@ -152,13 +152,14 @@ impl Start<'_> {
     fn run(&self, trace: &mut Trace, report: &mut dyn FnMut(Report)) -> Result<Prepared> {
         let running = Running::open(&self.job.place.runtime_path, self.job.identity.uid)?;
         let decision = trace.phase("decide", || decide::decide(self, &running, report))?;
-        let (held, description) = match decision {
-            Decision::Join(found) => self.join(*found, report)?,
-            // The lock is held until others can find the container.
-            Decision::Make(origin, _lock) => self.make(origin, trace, report)?,
+        let ((held, description), lock) = match decision {
+            Decision::Join(found) => (self.join(*found, report)?, None),
+            Decision::Make(origin, lock) => (self.make(origin, trace, report)?, lock),
         };
         // Who is not found yet is not waited for: the socket comes last.
         let listener = running.listen(&self.job.place)?;
+        // Now others can find the container, and need not make it.
+        drop(lock);
         Ok(self.prepared(held, description, listener))
     }
 
