@@ -7,7 +7,7 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh
 
-.PHONY: packages build install uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs check bench
+.PHONY: packages build install uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
 
 build:
 	cargo build --release --locked
@@ -57,6 +57,9 @@ test: setup
 
 test-rungs: setup
 	tests/run --rungs
+
+test-matrix: setup
+	tests/run --matrix
 
 check:
 	cargo fmt --all --check
