@@ -407,7 +407,7 @@ fn sizes_that_do_not_fit() {
     assert!(meta.len() == 1 << 31 && meta.blocks() < 100, "{meta:?}");
     drop(lock);
     data(&clean).sweep(Instant::now() + Duration::from_secs(60)).unwrap();
-    // A disk that is too small is told before anything is written, and one that is full while it is.
+    // A disk that is too small, or has too few inodes, is told before anything is written.
     let disk = clean.path("data");
     let mount = |size: &str| {
         let output = Command::new("mount")

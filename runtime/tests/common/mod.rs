@@ -284,7 +284,8 @@ pub fn lowers(packs: &[OwnedFd], plan: &Plan) -> Result<Lowers> {
     let layers = packs.collect::<Result<_>>()?;
     match std::env::var("PYXIS_TEST_RUNG").as_deref() {
         Ok("fuse") => Ok(on_fuse(layers, &plan.identity)),
-        _ => on_kernel(layers, &plan.identity),
+        Err(_) | Ok("kernel") => on_kernel(layers, &plan.identity),
+        Ok(other) => panic!("PYXIS_TEST_RUNG={other}: take kernel or fuse"),
     }
 }
 
