@@ -91,11 +91,10 @@ pub fn enter(join: &Join<'_>, how: &Enter) -> Result<()> {
         }
     }
     own_cgroup_root()?;
-    let root_inside = check_ids(how, outside)?;
-    change_directory(how)?;
     // Without a user namespace they would act on the node.
-    let root_inside = root_inside && join.user.is_some();
+    let root_inside = check_ids(how, outside)? && join.user.is_some();
     drop_capabilities(if root_inside { mask(&ROOT_INSIDE) } else { 0 })?;
+    change_directory(how)?;
     credentials::set_no_new_privs()?;
     if !credentials::no_new_privs() {
         return Err(Error::Host("no_new_privs did not take effect".into()));

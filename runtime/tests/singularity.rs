@@ -116,6 +116,29 @@ fn scripts_run_in_order_and_see_nothing_of_the_job() {
 }
 
 #[test]
+fn scripts_that_only_assign_need_no_run() {
+    let clean = Clean::start();
+    let scripts = [
+        (
+            "10-docker2singularity.sh",
+            "export PATH=\"/opt/image:/bin\"\nexport FOO=\"${FOO:-\"image\"}\"\n",
+        ),
+        (
+            "99-base.sh",
+            "if [ -z \"${PS1:-}\" ]; then\n    PS1=\"Apptainer> \"\nfi\nexport PS1\n",
+        ),
+    ];
+    let (plan, made) = container(&clean, &scripts);
+    let run = run_scripts(&plan, &made).unwrap();
+    let given = pyxis_runtime::environment::for_entrypoint(&Layers::default());
+    let told = found(&made).changes(&given).unwrap();
+    let job = [("APPTAINERENV_WANTED".to_owned(), "yes".to_owned())].into();
+    assert_eq!(variables(&told, &job, "/bin"), run);
+    let (_, made) = container(&clean, &[("90-environment.sh", "export NODE=$(hostname)\n")]);
+    assert_eq!(found(&made).changes(&given), None);
+}
+
+#[test]
 fn a_script_that_fails_is_named() {
     let clean = Clean::start();
     let (plan, made) = container(&clean, &[("90-environment.sh", "exit 7\n")]);

@@ -52,6 +52,23 @@ compare() {
     compare "$SIF/docker.sif"
 }
 
+@test "scripts that only assign are told from their text: a shell that cannot be run is no obstacle" {
+    local dir
+    dir=$(alice_dir sif)
+    unsquashfs -quiet -no-progress -offset "$(grep -abo hsqs "$SIF/docker.sif" | head -n1 | cut -d: -f1)" -dest "$dir/tree" "$SIF/docker.sif" >/dev/null
+    rm "$dir/tree/bin/sh"
+    printf '#!/bin/busybox false\n' >"$dir/tree/bin/sh"
+    chmod 755 "$dir/tree/bin/sh"
+    mksquashfs "$dir/tree" "$dir/told.sqsh" -all-root -quiet -no-progress >/dev/null
+    echo 'export NODE=$(hostname)' >"$dir/tree/.singularity.d/env/91-more.sh"
+    mksquashfs "$dir/tree" "$dir/run.sqsh" -all-root -quiet -no-progress >/dev/null
+    job --container-image="$dir/told.sqsh" /bin/busybox sh -c 'echo $COLOUR $QUOTED'
+    says "red two words"
+    job --container-image="$dir/run.sqsh" /bin/busybox sh -c 'echo $COLOUR $QUOTED'
+    rm -rf "$dir"
+    fails "the image's scripts /.singularity.d/env failed with exit code 1"
+}
+
 @test "whoever reads the file" {
     cp "$SIF/env.sif" "$alice_home/mine.sif"
     chown "$alice:" "$alice_home/mine.sif"

@@ -34,6 +34,20 @@ setup() { load common; }
     fails "/etc/passwd: Not a directory"
 }
 
+@test "one that the user may not enter, with whatever right a task has while it enters its container" {
+    local work
+    work=$(alice_dir workdir)
+    install -d -m 0 -o "$alice" "$work/closed"
+    box --container-mounts="$work:/here" --container-workdir=/here/closed echo ran
+    rm -rf "$work"
+    fails "/here/closed: Permission denied"
+}
+
+@test "root inside is in a directory of its own" {
+    box --container-remap-root --container-workdir=/root pwd
+    says /root
+}
+
 @test ".. does not leave the root file system" {
     box --container-workdir=/../../../.. sh -c 'pwd; grep PRETTY /etc/os-release; ls'
     ok; out_has "Busybox in a container"; [ "${lines[0]}" = / ]

@@ -1,9 +1,12 @@
 //! What an image that Singularity or Apptainer has built says of itself, in files below `/.singularity.d`: scripts for the
-//! environment, a runscript, labels. Pure: what was found in, words and variables out. The scripts are shell, and run in
-//! the container only.
+//! environment, a runscript, labels. Pure: what was found in, words and variables out. The scripts are shell. Those that do
+//! no more than assign are understood here ([`scripts`]); others run, in the container only.
 #![forbid(unsafe_code)]
 
-use crate::environment::Edit;
+mod scripts;
+
+use crate::environment::{self, Edit};
+pub use scripts::Script;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,6 +51,8 @@ exec "$@"
 pub struct Singularity {
     /// There are scripts for the environment.
     pub scripts: bool,
+    /// These, in the order in which they run; none if not all could be read.
+    pub read: Option<Vec<Script>>,
     /// A shell of the image, the one that understands most.
     pub shell: Option<String>,
     /// There is a runscript that can be executed.
@@ -61,6 +66,12 @@ impl Singularity {
     pub fn words(&self) -> Option<Vec<String>> {
         let shell = self.shell.as_ref().filter(|_| self.scripts)?;
         Some([shell, "-c", SCRIPT, shell].map(str::to_owned).to_vec())
+    }
+
+    /// What the scripts change in an environment `given`, if that can be told without running them.
+    pub fn changes(&self, given: &BTreeMap<String, String>) -> Option<Vec<Edit>> {
+        let left = scripts::environment(self.read.as_ref()?, given)?;
+        Some(environment::changes(given, &left))
     }
 
     /// The words of the runscript.

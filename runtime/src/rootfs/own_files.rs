@@ -5,16 +5,19 @@
 use crate::bounded;
 use crate::error::{Error, Result};
 use crate::image::own_files::OwnFiles;
-use crate::image::singularity::{DIRECTORY, Singularity};
+use crate::image::singularity::{DIRECTORY, Script, Singularity};
 use crate::plan::Identity;
 use crate::privilege::irrevocably_become_user;
 use crate::sys::{channel, process};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use std::fs::File;
 
 /// No such file that is worth reading is larger.
 const MAX_SIZE: u64 = 1 << 20;
+/// More scripts than this, or larger ones, are run instead of read.
+const MAX_SCRIPTS: usize = 32;
+const MAX_SCRIPT: usize = 32 << 10;
 
 /// Reads them below `root`.
 pub fn read(root: &OwnedFd, identity: &Identity) -> Result<OwnFiles> {
@@ -65,10 +68,36 @@ fn singularity(root: &OwnedFd) -> Result<Option<Singularity>> {
     let shell = ["/bin/bash", "/bin/sh"].into_iter().find(is_program);
     Ok(Some(Singularity {
         scripts: find(&format!("{DIRECTORY}/env")).is_some(),
+        read: scripts(root),
         shell: shell.map(str::to_owned),
         runscript: is_program(&".singularity.d/runscript"),
         labels: content(root, ".singularity.d/labels.json")?.unwrap_or_default(),
     }))
+}
+
+/// The scripts for the environment, if all can be read and are texts: those that `/.singularity.d/env/*.sh` means.
+fn scripts(root: &OwnedFd) -> Option<Vec<Script>> {
+    let path = format!("{DIRECTORY}/env");
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let directory = rustix::fs::openat2(root, &path, flags, Mode::empty(), resolve).ok()?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&directory).ok()? {
+        let name = entry.ok()?.file_name().to_str().ok()?.to_owned();
+        if name.ends_with(".sh") && !name.starts_with('.') {
+            names.push(name);
+        }
+        if names.len() > MAX_SCRIPTS {
+            return None;
+        }
+    }
+    names.sort();
+    let script = |name: String| {
+        let text = content(root, &format!("{path}/{name}")).ok()??;
+        let text = (text.len() <= MAX_SCRIPT).then(|| String::from_utf8(text).ok())??;
+        Some(Script { name, text })
+    };
+    names.into_iter().map(script).collect()
 }
 
 /// The content of a regular file; links are followed inside the root only.

@@ -1,11 +1,11 @@
-//! The environment of an image that Singularity has built: its scripts are run in the finished container, once, before
-//! anything else.
+//! The environment of an image that Singularity has built: what its scripts set is told from their text, or they are run
+//! in the finished container, once, before anything else.
 #![forbid(unsafe_code)]
 
 use super::Start;
 use crate::containers::{Description, Held, Kind, Layer};
 use crate::entrypoint::{Entrypoint, Left, Purpose};
-use crate::environment::DEFAULT_PATH;
+use crate::environment::{self, DEFAULT_PATH};
 use crate::error::Result;
 use crate::image::singularity::{self, Singularity};
 use crate::report::Report;
@@ -23,14 +23,16 @@ impl Start<'_> {
             let names = singularity::names(path);
             description.record.config.env.extend(names);
         }
-        let left = match image.words() {
-            Some(words) => self.run_scripts(&words, held, description, report)?,
-            None if image.scripts => {
+        let told = image.changes(&environment::for_entrypoint(&self.layers(description)));
+        let left = match (told, image.words()) {
+            (Some(edits), _) => Left { edits, lifeline: None },
+            (None, Some(words)) => self.run_scripts(&words, held, description, report)?,
+            (None, None) if image.scripts => {
                 let text = "the image has scripts in /.singularity.d/env, and no shell: they are not run";
                 report(Report::Warning(text.to_owned()));
                 Left::default()
             }
-            None => Left::default(),
+            (None, None) => Left::default(),
         };
         if let Some(lifeline) = left.lifeline {
             held.push(Kind::Lifeline, lifeline);
