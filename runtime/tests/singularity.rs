@@ -134,8 +134,14 @@ fn scripts_that_only_assign_need_no_run() {
     let told = found(&made).changes(&given).unwrap();
     let job = [("APPTAINERENV_WANTED".to_owned(), "yes".to_owned())].into();
     assert_eq!(variables(&told, &job, "/bin"), run);
-    let (_, made) = container(&clean, &[("90-environment.sh", "export NODE=$(hostname)\n")]);
-    assert_eq!(found(&made).changes(&given), None);
+}
+
+#[test]
+fn a_script_that_asks_a_program_is_run() {
+    let clean = Clean::start();
+    let (plan, made) = container(&clean, &[("90-environment.sh", "export NODE=$(echo asked)\n")]);
+    assert_eq!(found(&made).changes(&BTreeMap::new()), None);
+    assert!(run_scripts(&plan, &made).unwrap().contains(&"NODE=asked".to_owned()));
 }
 
 #[test]
