@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) gpus: Option<Vec<u32>>,
     /// The batch script, when this is its step: a file in slurmd's spool.
     pub(crate) batch_script: Option<PathBuf>,
+    /// The first word of the step's command.
+    pub(crate) program: Option<String>,
     /// The process of the first task that asks for the container.
     pub(crate) task: Option<i32>,
     /// The environment: at first the step's, then that of the first task that asks for the container.
@@ -48,10 +50,8 @@ impl Job {
     /// Asks Slurm; only in slurmstepd.
     pub(crate) fn of(spank: &Spank<'_>, env: Vec<(String, String)>) -> Result<Self> {
         let step_id = number(spank.step_id())?;
-        let batch_script = match is_batch(step_id) {
-            true => spank.argv().map_err(failed)?.into_iter().next().map(PathBuf::from),
-            false => None,
-        };
+        let program = spank.argv().map_err(failed)?.into_iter().next();
+        let batch_script = program.as_ref().filter(|_| is_batch(step_id)).map(PathBuf::from);
         Ok(Job {
             identity: Identity {
                 uid: number(spank.uid())?,
@@ -65,6 +65,7 @@ impl Job {
             local_tasks: number(spank.local_task_count())?,
             total_tasks: number(spank.total_task_count())?,
             batch_script,
+            program,
             task: None,
             gpus: gpus::of_step(&env),
             env,

@@ -1,13 +1,25 @@
 //! Reading what somebody else wrote: never more than a bound.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::{Read, Result};
+use std::os::unix::fs::FileExt;
 
 /// All of `from`; `None` when it is more than `most` bytes.
 pub fn read(from: impl Read, most: u64) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+/// Pieces of a file: as many bytes from an offset, or fewer at its end; `None` when it cannot be read.
+pub fn at(file: &File) -> impl Fn(u64, usize) -> Option<Vec<u8>> {
+    |offset, length| {
+        let mut bytes = vec![0; length];
+        let read = file.read_at(&mut bytes, offset).ok()?;
+        bytes.truncate(read);
+        Some(bytes)
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod containers;
 pub mod devices;
 pub mod digest;
 mod directory;
+mod elf;
 pub mod enter;
 pub mod entrypoint;
 pub mod environment;

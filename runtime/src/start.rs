@@ -7,6 +7,7 @@ mod decide;
 mod file;
 mod image;
 mod join;
+mod program;
 pub(crate) mod rung;
 mod signature;
 mod singularity;
@@ -48,6 +49,8 @@ pub struct Job {
     pub cwd: PathBuf,
     /// A file that the job executes and that must be there at its own path, as a batch script must.
     pub script: Option<PathBuf>,
+    /// The word by which its tasks execute their program, if that is known.
+    pub program: Option<String>,
     /// Programs that somebody will execute inside, by these paths, and that have had their say outside: they do nothing.
     pub silenced: Vec<PathBuf>,
     /// Minor numbers of the GPUs that it was given, all tasks of this node together, if somebody has said.
@@ -217,6 +220,7 @@ impl Start<'_> {
             granted: self.job.gpus.clone(),
             ..Wish::of(&self.config.devices, &layers)
         });
+        plan.program = self.program(&edits);
         plan.hooks = Hooks::of(&self.config.container, &self.job.env, &edits, self.job.task);
         let data = self.data(&plan, &workers, trace, report)?;
         let mut namespaces = trace.phase("container", || {

@@ -34,6 +34,7 @@ fn job() -> Job {
         local_tasks: 16,
         total_tasks: 16,
         batch_script: None,
+        program: None,
         gpus: None,
         task: None,
         env: Vec::new(),

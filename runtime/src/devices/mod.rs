@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cdi;
-pub mod elf;
 mod host;
 mod infiniband;
 pub mod ldcache;

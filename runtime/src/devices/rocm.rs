@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::ldcache::{self, Entry};
-use super::{Bits, Edits, Expected, HostFiles, Library, Node, NodeKind, Wish, elf};
+use super::{Bits, Edits, Expected, HostFiles, Library, Node, NodeKind, Wish};
+use crate::elf;
 use crate::error::{Error, Result};
 use crate::mount::{Create, MountOptions, MountSource, MountSpec};
 use std::collections::BTreeMap;

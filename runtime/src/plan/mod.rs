@@ -3,6 +3,7 @@
 
 mod accounts;
 mod pmi;
+mod program;
 mod system;
 
 use crate::config::ContainerConfig;
@@ -13,6 +14,7 @@ use crate::image::ImageConfig;
 use crate::mount::MountSpec;
 use crate::request::Request;
 use crate::worker::protocol::Accounts;
+pub use program::{HEAD, Program};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,8 @@ pub struct Plan {
     pub devices: Option<Wish>,
     /// Programs of the host to run before the mounts are made.
     pub hooks: Option<Hooks>,
+    /// What the tasks execute first, if somebody knows.
+    pub program: Option<Program>,
     /// Where relative mount sources start: the job's working directory on the host.
     pub cwd: PathBuf,
 }
@@ -187,6 +191,7 @@ pub fn plan(request: &Request, site: &ContainerConfig, host: &Host) -> Plan {
         silenced: host.silenced.clone(),
         devices: None,
         hooks: None,
+        program: None,
         cwd: host.cwd.clone(),
     }
 }

@@ -2,6 +2,7 @@
 //! is decided in the plan; everything is done on descriptors.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod data;
 mod dev;
 mod devices;
@@ -183,6 +184,9 @@ pub fn build(
         (Base::Running { root, upper }, None) => copy(*root, *upper)?,
     };
     built.owner = owner;
+    if matches!(base, Base::Layers { .. }) {
+        ahead::start(&built.root, plan);
+    }
     built.own_files = own_files(&built.root, base, plan)?;
     let root = &built.root;
     watch.mark("layers");

@@ -12,6 +12,7 @@ use crate::sys::{channel, process};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use std::fs::File;
+use std::path::Path;
 
 /// No such file that is worth reading is larger.
 const MAX_SIZE: u64 = 1 << 20;
@@ -100,20 +101,23 @@ fn scripts(root: &OwnedFd) -> Option<Vec<Script>> {
     names.into_iter().map(script).collect()
 }
 
-/// The content of a regular file; links are followed inside the root only.
-fn content(root: &OwnedFd, path: &str) -> Result<Option<Vec<u8>>> {
+/// Opens a regular file; links are followed inside the root only. Whatever the reason is, if this fails the image has no
+/// such file for this user.
+pub(super) fn open(root: &OwnedFd, path: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // Whatever the reason is, the image has no such file for this user.
-    let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else {
+    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).ok()?;
+    let mode = rustix::fs::fstat(&file).ok()?.st_mode;
+    (FileType::from_raw_mode(mode) == FileType::RegularFile).then(|| File::from(file))
+}
+
+/// The content of a regular file.
+fn content(root: &OwnedFd, path: &str) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(root, Path::new(path)) else {
         return Ok(None);
     };
-    let failed = |call: &str, error: std::io::Error| Error::sys(format!("read the image's /{path}"), call, error);
-    let stat = rustix::fs::fstat(&file).map_err(|error| failed("fstat", error.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Ok(None);
-    }
-    match bounded::read(File::from(file), MAX_SIZE).map_err(|error| failed("read", error))? {
+    let failed = |error| Error::sys(format!("read the image's /{path}"), "read", error);
+    match bounded::read(file, MAX_SIZE).map_err(failed)? {
         Some(bytes) => Ok(Some(bytes)),
         None => Err(Error::Image(format!(
             "the image's /{path} is larger than {MAX_SIZE} bytes"

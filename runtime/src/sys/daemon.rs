@@ -4,7 +4,7 @@
 use super::check;
 use super::process::{close_all_but, exit_now, reset_signals};
 use crate::error::{Error, Result};
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::ffi::CStr;
@@ -17,6 +17,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// The caller may have threads: the process sees one, and glibc keeps its allocator usable across fork(2). `body` must
 /// not use anything of the caller's that a thread may have locked.
 pub fn fork_daemon(name: &CStr, keep: &[BorrowedFd<'_>], body: impl FnOnce()) -> Result<()> {
+    let failed = |error| Error::sys("start a daemon", "open(/dev/null)", error);
+    // By the caller: who is to become a daemon may find itself in another root directory soon.
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     // SAFETY: the child runs on a copy of this memory and leaves by _exit, so nothing of the caller's stack is unwound
     // or dropped twice.
     let answer = unsafe { libc::fork() };
@@ -24,7 +27,7 @@ pub fn fork_daemon(name: &CStr, keep: &[BorrowedFd<'_>], body: impl FnOnce()) ->
     if pid == 0 {
         // SAFETY: as above; the child is single-threaded.
         let code = match unsafe { libc::fork() } {
-            0 => become_daemon(name, keep, body),
+            0 => become_daemon(name, &null, keep, body),
             -1 => 1,
             _ => 0,
         };
@@ -49,9 +52,9 @@ fn wait_for(pid: libc::c_long) -> Result<()> {
     }
 }
 
-fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>], body: impl FnOnce()) -> u8 {
+fn become_daemon(name: &CStr, null: &OwnedFd, keep: &[BorrowedFd<'_>], body: impl FnOnce()) -> u8 {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        leave_the_caller(name, keep)?;
+        leave_the_caller(name, null, keep)?;
         body();
         rustix::io::Result::Ok(())
     }));
@@ -61,14 +64,12 @@ fn become_daemon(name: &CStr, keep: &[BorrowedFd<'_>], body: impl FnOnce()) -> u
     }
 }
 
-fn leave_the_caller(name: &CStr, keep: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
+fn leave_the_caller(name: &CStr, null: &OwnedFd, keep: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
     rustix::process::setsid()?;
     reset_signals();
-    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    drop(null);
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
     close_all_but(keep).map_err(|_| rustix::io::Errno::BADF)?;
     rustix::process::chdir(c"/")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));

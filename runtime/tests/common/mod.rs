@@ -202,6 +202,7 @@ pub fn plan() -> Plan {
         silenced: Vec::new(),
         devices: None,
         hooks: None,
+        program: None,
         cwd: PathBuf::from("/"),
     }
 }

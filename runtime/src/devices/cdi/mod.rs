@@ -8,13 +8,14 @@
 mod catalog;
 mod hooks;
 pub mod name;
-mod soname;
 mod spec;
 mod yaml;
 
 use super::{DevicesConfig, Edits, Expected, Link, LoaderDirectory, Node, NodeKind};
+use crate::bounded;
 use crate::config::enroot::Owner;
 use crate::config::files::{Place, TextFile};
+use crate::elf::linking;
 use crate::error::{Error, Result, words};
 use crate::mount::{MountOptions, MountSource, MountSpec};
 use crate::plan::Identity;
@@ -26,7 +27,6 @@ use name::DeviceName;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use spec::{ContainerEdits, DeviceNode, Mount};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Where specifications lie; what a later one says wins.
@@ -194,12 +194,7 @@ fn said_name(path: &Path) -> Option<String> {
     if !file.metadata().ok()?.is_file() {
         return None;
     }
-    soname::soname(|at, length| {
-        let mut bytes = vec![0; length];
-        let read = file.read_at(&mut bytes, at).ok()?;
-        bytes.truncate(read);
-        Some(bytes)
-    })
+    linking(bounded::at(&file))?.soname
 }
 
 fn unknown_hook(hook: &hooks::Hook) -> Error {

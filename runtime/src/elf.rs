@@ -1,7 +1,11 @@
-//! What kind of machine a library is for: the beginning of its file (elf(5)). Pure.
+//! What programs and shared libraries say of themselves (elf(5)): what kind of machine they are for, and what they are
+//! linked with. Pure.
 #![forbid(unsafe_code)]
 
-use super::Bits;
+mod linking;
+
+use crate::devices::Bits;
+pub use linking::linking;
 
 /// Bytes that are needed.
 pub const LENGTH: usize = 20;
