@@ -22,6 +22,12 @@ install:
 	$(INSTALL) -D -m 0644 pyxis.conf $(DESTDIR)$(PREFIX)/share/pyxis/pyxis.conf
 	$(INSTALL) -D -m 0644 packaging/pyxis.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/pyxis.conf
 	$(INSTALL) -D -m 0644 packaging/pyxis.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf
+	$(INSTALL) -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
+	$(INSTALL) -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	$(INSTALL) -m 0644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	$(INSTALL) -D -m 0644 packaging/completions/pyxis.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pyxis
+	$(INSTALL) -D -m 0644 packaging/completions/_pyxis $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pyxis
+	$(INSTALL) -D -m 0644 packaging/completions/pyxis.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pyxis.fish
 	test -e $(DESTDIR)/etc/pyxis/pyxis.toml || \
 		$(INSTALL) -D -m 0644 packaging/pyxis.toml $(DESTDIR)/etc/pyxis/pyxis.toml
 	$(INSTALL) -d -m 0700 $(DESTDIR)/var/lib/pyxis
@@ -34,7 +40,9 @@ packages: build
 uninstall:
 	rm -f $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so $(DESTDIR)$(PREFIX)/bin/pyxis \
 		$(DESTDIR)$(PREFIX)/share/pyxis/pyxis.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pyxis.conf \
-		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf $(DESTDIR)$(PREFIX)/share/man/man[15]/pyxis.* \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/pyxis $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pyxis \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pyxis.fish
 	rm -rf $(DESTDIR)/usr/libexec/pyxis
 
 setup:
@@ -66,6 +74,7 @@ check:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck $(SCRIPTS) packaging/post-install packaging/build packaging/deb/preinst packaging/deb/postrm
 	shellcheck --shell=bash tests/bats/*.bash
+	mandoc -T lint -W warning docs/man/*
 	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
 
 # Writes spank-sys/src/bindings.rs from the installed slurm/spank.h; needs libslurm-dev and libclang.

@@ -4,6 +4,8 @@
 mod args;
 mod check;
 mod images;
+#[cfg(test)]
+mod manual;
 mod openpgp;
 mod pull;
 mod settings;

@@ -106,10 +106,12 @@ mod tests {
         parse(&words)
     }
 
+    const PAGE: &str = include_str!("../../docs/man/pyxis.conf.5");
+
     #[test]
     fn all_keys() {
         assert_eq!(parse_words(&[]).unwrap(), Arguments::default());
-        let all = parse_words(&[
+        let words = [
             "runtime_path=/run/x",
             "execute_entrypoint=1",
             "container_scope=job",
@@ -118,7 +120,14 @@ mod tests {
             "use_squashfuse=0",
             "importer=/usr/bin/importer",
             "PYXIS_SLURM_STRICT=1",
-        ]);
+        ];
+        for (key, _) in words.iter().filter_map(|word| word.split_once('=')) {
+            assert!(
+                PAGE.contains(&format!("Ic {key} Ns = Ns Ar")),
+                "{key} is not in pyxis.conf(5)"
+            );
+        }
+        let all = parse_words(&words);
         let expected = Arguments {
             runtime_path: "/run/x".into(),
             execute_entrypoint: true,

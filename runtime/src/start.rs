@@ -14,6 +14,7 @@ mod singularity;
 mod unpacked;
 
 use crate::config::Config;
+use crate::config::enroot::Owner;
 use crate::config::load::{self, CONFIG_PATH, Owned, Sources};
 use crate::containers::{Description, Held, Kind, Place, Record, Running};
 use crate::devices::{Wish, cdi};
@@ -76,9 +77,9 @@ pub struct Prepared {
     pub listener: OwnedFd,
 }
 
-/// The site's own configuration, without enroot's files.
+/// The configuration in a file that the caller has named, without enroot's files.
 pub fn load_config(path: &Path) -> Result<Config> {
-    let (text, origin) = load::read_policy(path)?;
+    let (text, origin) = load::read_policy(path, Owner::User)?;
     Config::parse(&text, &origin)
 }
 

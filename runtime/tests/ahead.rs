@@ -11,7 +11,7 @@ mod common;
 use common::*;
 use pyxis_runtime::namespaces::Namespaces;
 use pyxis_runtime::plan::Program;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
@@ -27,14 +27,7 @@ fn container(clean: &Clean, word: &str) -> Namespaces {
         fs::copy("/bin/busybox", tree.join(OTHER)).unwrap();
         fs::write(tree.join("bin/script"), "#!/usr/bin/env linked\n").unwrap();
         symlink("/bin/endless", tree.join("bin/endless")).unwrap();
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &tree.join("bin/fifo"),
-            rustix::fs::FileType::Fifo,
-            Mode::RWXU,
-            0,
-        )
-        .unwrap();
+        mknodat(CWD, tree.join("bin/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         linked(tree);
     });
     let mut plan = plan();
@@ -61,7 +54,7 @@ fn linked(tree: &Path) {
     }
 }
 
-/// Pages of a file in the page cache, and pages that it has.
+/// Bytes of a file in the page cache, and bytes that it has.
 fn cached(made: &Namespaces, path: &str) -> (u64, u64) {
     let file = openat(&made.root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let shown = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());

@@ -143,6 +143,31 @@ fn nothing_configured_is_the_defaults() {
 }
 
 #[test]
+fn a_policy_that_others_can_write_or_that_cannot_be_read_is_an_error() {
+    let world = World::new();
+    let policy = world.path("pyxis.toml");
+    world.policy("[container]\nwritable = true\n");
+    let refused = |reason: &str| {
+        let told = world.load().unwrap_err().to_string();
+        assert_eq!(told, format!("{} {reason}", text(&policy)));
+    };
+    let by_others = format!(
+        "can be written by others than root: chown root {0}; chmod go-w {0}",
+        text(&policy)
+    );
+    for mode in [0o666, 0o664] {
+        fs::set_permissions(&policy, fs::Permissions::from_mode(mode)).unwrap();
+        refused(&by_others);
+    }
+    own(&policy, 0o600);
+    refused(&by_others);
+    fs::remove_file(&policy).unwrap();
+    assert!(!world.loaded().config.container.writable);
+    fs::create_dir(&policy).unwrap();
+    refused("cannot be read: is a directory");
+}
+
+#[test]
 fn later_files_and_pyxis_toml_count_more() {
     let world = World::new();
     world

@@ -15,7 +15,13 @@ installed() { (cd "$dir" && find . ! -type d -printf '%m %P\n' | sort -k2); }
 755 opt/px/bin/pyxis
 644 opt/px/lib/sysusers.d/pyxis.conf
 644 opt/px/lib/tmpfiles.d/pyxis.conf
+644 opt/px/share/bash-completion/completions/pyxis
+644 opt/px/share/fish/vendor_completions.d/pyxis.fish
+644 opt/px/share/man/man1/pyxis.1
+644 opt/px/share/man/man5/pyxis.conf.5
+644 opt/px/share/man/man5/pyxis.toml.5
 644 opt/px/share/pyxis/pyxis.conf
+644 opt/px/share/zsh/site-functions/_pyxis
 644 opt/slurm/spank_pyxis.so
 755 usr/libexec/pyxis/worker" ] || { installed; false; }
     [ "$(stat -c '%a %U' "$dir/var/lib/pyxis")" = "700 root" ]

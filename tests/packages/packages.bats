@@ -45,7 +45,8 @@ says() { { [ "$status" = 0 ] && [ "$output" = "$1" ]; } || { shows; return 1; };
     rpm -qp --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' "$RPM" | grep -v ^d | sed 's/^[^ ]* //' | sed 's|/usr/lib64/slurm/|PLUGINS/|' |
         sort >"$BATS_TEST_TMPDIR/two"
     diff "$BATS_TEST_TMPDIR/one" "$BATS_TEST_TMPDIR/two"
-    for file in PLUGINS/spank_pyxis.so /usr/bin/pyxis /usr/libexec/pyxis/worker /usr/share/pyxis/pyxis.conf /etc/pyxis/pyxis.toml; do
+    for file in PLUGINS/spank_pyxis.so /usr/bin/pyxis /usr/libexec/pyxis/worker /usr/share/pyxis/pyxis.conf /etc/pyxis/pyxis.toml \
+        /usr/share/man/man{1/pyxis.1,5/pyxis.toml.5,5/pyxis.conf.5}.gz /usr/share/bash-completion/completions/pyxis; do
         grep -qx "$file" "$BATS_TEST_TMPDIR/one"
     done
 }

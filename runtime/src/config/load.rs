@@ -11,8 +11,11 @@ use crate::error::{Error, Result};
 use crate::hooks::Hook;
 use crate::mount::MountSpec;
 use crate::plan::Identity;
+use crate::privilege::only_root_can_write;
 use crate::worker::protocol::Accounts;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Where the site's `enroot.conf` and its like are.
@@ -140,7 +143,7 @@ fn site_layer(
     job: &Owned<'_>,
     accounts: &mut dyn FnMut(&WorkerConfig) -> Result<Accounts>,
 ) -> Result<SiteLayer> {
-    let (text, origin) = read_policy(sources.policy)?;
+    let (text, origin) = read_policy(sources.policy, Owner::Site)?;
     let worker = Config::parse(&text, &origin)?.worker;
     let mut parsed = settings_of(&site_place(sources, job))?;
     let mut facts = Facts {
@@ -179,14 +182,23 @@ fn site_place<'a>(sources: &Sources<'a>, job: &Owned<'a>) -> Place<'a> {
 }
 
 /// The text of the policy file and its path. A file that is not there is a site without wishes; one that cannot be read
-/// is an error, since it may forbid what is about to happen.
-pub fn read_policy(path: &Path) -> Result<(String, String)> {
+/// is an error, since it may forbid what is about to happen; and so is one of the site's that others than root can write.
+pub fn read_policy(path: &Path, owner: Owner) -> Result<(String, String)> {
     let origin = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok((text, origin)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((String::new(), origin)),
-        Err(error) => Err(Error::Host(format!("{origin} cannot be read: {}", error.kind()))),
+    let failed = |error: std::io::Error| Error::Host(format!("{origin} cannot be read: {}", error.kind()));
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((String::new(), origin)),
+        opened => opened.map_err(failed)?,
+    };
+    let stat = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
+    if owner == Owner::Site && !only_root_can_write(&stat) {
+        return Err(Error::Host(format!(
+            "{origin} can be written by others than root: chown root {origin}; chmod go-w {origin}"
+        )));
     }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok((text, origin))
 }
 
 /// `enroot.conf`, then `enroot.conf.d/*.conf`.

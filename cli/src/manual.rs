@@ -1,0 +1,104 @@
+//! The manual pages and the completions in the repository are about the command, the options and the settings that there are.
+
+use crate::args::Args;
+use clap::CommandFactory;
+use clap_complete::{Shell, generate};
+use pyxis_runtime::request::{Kind, OPTIONS};
+use std::path::PathBuf;
+
+const COMMAND: &str = include_str!("../../docs/man/pyxis.1");
+const SETTINGS: &str = include_str!("../../docs/man/pyxis.toml.5");
+
+/// The items of a page: what stands behind `.It`.
+fn items(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter_map(|line| line.strip_prefix(".It "))
+}
+
+fn has_item(page: &str, words: &str) -> bool {
+    items(page).any(|item| {
+        let parts = item.split(" , ");
+        parts.map(|part| part.split(" Ns").next().unwrap_or(part)).any(|part| {
+            let rest = part.strip_prefix(words);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        })
+    })
+}
+
+#[test]
+fn pyxis_1_has_each_command_and_option() {
+    let command = Args::command();
+    let commands: Vec<_> = command.get_subcommands().collect();
+    for one in &commands {
+        assert!(
+            has_item(COMMAND, &format!("Cm {}", one.get_name())),
+            "{}",
+            one.get_name()
+        );
+    }
+    let options = commands
+        .iter()
+        .flat_map(|one| one.get_arguments())
+        .chain(command.get_arguments());
+    for long in options.filter_map(|option| option.get_long()) {
+        assert!(has_item(COMMAND, &format!("Fl Fl {long}")), "--{long}");
+    }
+}
+
+#[test]
+fn pyxis_1_has_each_option_of_jobs() {
+    for option in OPTIONS {
+        assert!(
+            has_item(COMMAND, &format!("Fl Fl {}", option.name)),
+            "--{}",
+            option.name
+        );
+        let takes = COMMAND.contains(&format!(".It Fl Fl {} Ns = Ns Ar ", option.name));
+        assert_eq!(takes, matches!(option.kind, Kind::Text(_)), "--{}", option.name);
+        if let Some(variable) = option.variable {
+            assert!(COMMAND.contains(&format!(".Pq Ev {variable}\n")), "{variable}");
+        }
+    }
+}
+
+/// The installed file lists all settings: the runtime's tests see to that.
+#[test]
+fn pyxis_toml_5_has_each_setting_in_its_section() {
+    let mut section = "";
+    for line in include_str!("../../packaging/pyxis.toml").lines() {
+        if line.starts_with('[') {
+            section = SETTINGS.split(&format!(".Ss {line}\n")).nth(1).unwrap_or_default();
+            section = section.split("\n.S").next().unwrap_or_default();
+            assert_ne!(section, "", "{line}");
+        }
+        let name = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
+        if let Some((name, _)) = name.filter(|(name, _)| !name.contains(' ')) {
+            let named = items(section).any(|item| {
+                let mut words = item.trim_start_matches("Ic ").split(" , ");
+                words.any(|word| word == name)
+            });
+            assert!(named, "{name}");
+        }
+    }
+}
+
+/// `COMPLETIONS=write cargo test -p pyxis completions` writes them anew.
+#[test]
+fn completions_are_those_of_the_command() {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../packaging/completions");
+    for (shell, name) in [
+        (Shell::Bash, "pyxis.bash"),
+        (Shell::Zsh, "_pyxis"),
+        (Shell::Fish, "pyxis.fish"),
+    ] {
+        let mut text = Vec::new();
+        generate(shell, &mut Args::command(), "pyxis", &mut text);
+        let path = directory.join(name);
+        if std::env::var("COMPLETIONS").as_deref() == Ok("write") {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert!(
+            std::fs::read(path).unwrap() == text,
+            "{name} is old: see the comment of this test"
+        );
+    }
+}
