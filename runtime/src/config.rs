@@ -342,7 +342,14 @@ fn parse_error(text: &str, origin: &str, error: &toml::de::Error) -> Error {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let message = error.message().lines().collect::<Vec<_>>().join("; ");
-    Error::Host(format!("{origin}, line {line}: {message}"))
+    // A value of the wrong type is told without the key that has it.
+    let words = before
+        .lines()
+        .last()
+        .filter(|_| !before.ends_with('\n'))
+        .unwrap_or_default();
+    let key = words.split_once('=').map(|(key, _)| format!("{}: ", key.trim()));
+    Error::Host(format!("{origin}, line {line}: {}{message}", key.unwrap_or_default()))
 }
 
 /// The lower table with the upper one's values over it, key by key.
@@ -383,6 +390,16 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("compression") && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_names_its_key() {
+        let wrong = |text: &str| Config::parse(text, "x").unwrap_err().to_string();
+        assert_eq!(
+            wrong("[container]\nwritable = \"perhaps\"\n"),
+            "x, line 2: writable: invalid type: string \"perhaps\", expected a boolean"
+        );
+        assert!(wrong("[store]\n\n[stor]\n").starts_with("x, line 3: unknown field `stor`"));
     }
 
     #[test]

@@ -183,7 +183,11 @@ requests_since() { tail -n +"$(($1 + 1))" "$registry_log" | grep -c "\"GET /v2/$
 # Everything that a container could leave on the host, in one text.
 host_state() { "$root/tests/bats/host-state" "$SLURM_CONF" "$alice" "$bob" pyxis; }
 
-remember_host() { host_state >"$BATS_TEST_TMPDIR/host"; }
+# What the step before has started may still be reading.
+remember_host() {
+    poll 10 "the step before reads no more" sh -c '! pgrep -x pyxis-ahead'
+    host_state >"$BATS_TEST_TMPDIR/host"
+}
 
 # What is new on the host, and what is gone; but a slurmstepd of a step before may have been ending when it was remembered.
 # $filter is of as_before.

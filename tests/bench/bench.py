@@ -5,6 +5,7 @@ while nothing else runs.
 
 start_overhead_warm          ms: srun with a container of one layer that is in the store, less bare srun
 start_bare, start_container  ms: the two
+plugin_load                  ms: what `srun --help`, which reads plugstack.conf and runs nothing, takes longer with the plugin
 start_named                  ms: srun with a container that has a name and exists
 named_vs_unnamed             its time over that of a container without a name
 start_joined                 ms: srun that joins a running container
@@ -45,7 +46,7 @@ import time
 
 from measure import measure
 
-STARTS, IMPORTS, TASKS, SAVES = 15, 3, 64, 5
+STARTS, LOADS, IMPORTS, TASKS, SAVES = 15, 101, 3, 64, 5
 # Of the driver, beside those that tests/cluster/gpus makes.
 MORE_LIBRARIES = [
     "libnvidia-nscq", "libnvidia-fatbinaryloader", "libnvidia-pkcs11-openssl3", "libnvidia-tileiras", "libnvidia-sandboxutils",
@@ -94,6 +95,26 @@ def starts(registry):
     for name, values in phases.items():
         tell(f"phase_{name.replace(' ', '_')}", statistics.median(values), "ms", 2)
     return overhead
+
+
+def plugin_load(work):
+    """The plugin in srun, against an srun that has none."""
+    with open(os.environ["SLURM_CONF"], encoding="utf-8") as file:
+        lines = [line for line in file if not line.startswith("PlugStackConfig=")]
+    empty, conf = os.path.join(work, "plugstack.conf"), os.path.join(work, "slurm.conf")
+    for path, text in ((empty, ""), (conf, "".join(lines) + f"PlugStackConfig={empty}\n")):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    took = {conf: [], os.environ["SLURM_CONF"]: []}
+    for _ in range(LOADS):
+        for path, values in took.items():
+            begin = time.monotonic()
+            done = subprocess.run(["srun", "--help"], env=os.environ | {"SLURM_CONF": path}, capture_output=True, text=True, check=True)
+            values.append((time.monotonic() - begin) * 1000)
+            if ("--container-image" in done.stdout) != (path != conf):
+                raise SystemExit(f"srun --help with {path}: {done.stdout}")
+    without, with_it = (statistics.median(values) for values in took.values())
+    tell("plugin_load", with_it - without, "ms", 2)
 
 
 def many_tasks(registry, overhead):
@@ -397,6 +418,7 @@ def saves(registry):
 
 if __name__ == "__main__":
     many_tasks(sys.argv[1], starts(sys.argv[1]))
+    plugin_load(sys.argv[2])
     rung_starts(sys.argv[1])
     gpus(*sys.argv[1:3])
     saves(sys.argv[1])
