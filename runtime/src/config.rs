@@ -343,11 +343,7 @@ fn parse_error(text: &str, origin: &str, error: &toml::de::Error) -> Error {
     let line = before.matches('\n').count() + 1;
     let message = error.message().lines().collect::<Vec<_>>().join("; ");
     // A value of the wrong type is told without the key that has it.
-    let words = before
-        .lines()
-        .last()
-        .filter(|_| !before.ends_with('\n'))
-        .unwrap_or_default();
+    let words = before.rsplit('\n').next().unwrap_or_default();
     let key = words.split_once('=').map(|(key, _)| format!("{}: ", key.trim()));
     Error::Host(format!("{origin}, line {line}: {}{message}", key.unwrap_or_default()))
 }

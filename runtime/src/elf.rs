@@ -7,6 +7,8 @@ mod linking;
 use crate::devices::Bits;
 pub use linking::linking;
 
+/// This machine's byte order, in a file's sixth byte.
+const ORDER: u8 = if cfg!(target_endian = "little") { 1 } else { 2 };
 /// Bytes that are needed.
 pub const LENGTH: usize = 20;
 
@@ -17,16 +19,15 @@ pub fn identify(bytes: &[u8]) -> Option<(Bits, u16)> {
         b"\x7fELF\x02" => Bits::B64,
         _ => return None,
     };
-    let order = if cfg!(target_endian = "little") { 1 } else { 2 };
-    let half = |at: usize| {
-        let bytes = bytes.get(at..at + 2)?;
-        bytes.try_into().ok().map(u16::from_ne_bytes)
-    };
     const SHARED: u16 = 3;
-    (*bytes.get(5)? == order && half(16)? == SHARED)
-        .then(|| half(18))
+    (*bytes.get(5)? == ORDER && half(bytes, 16)? == SHARED)
+        .then(|| half(bytes, 18))
         .flatten()
         .map(|machine| (bits, machine))
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
 /// The machine of libraries for this word size on a machine of this name.

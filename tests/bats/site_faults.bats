@@ -9,8 +9,7 @@ setup() {
     mkdir -m 0700 "$wrong"
 }
 teardown() {
-    # The same file, as it is what the node has mounted.
-    cat "$BATS_TEST_TMPDIR/policy" >"$policy"
+    as_it_was
     chmod 0644 "$policy"
     ! in_tiny mountpoint -q "$wrong" || in_tiny umount "$wrong"
     rm -rf "$wrong"
@@ -18,6 +17,8 @@ teardown() {
 
 # in_tiny COMMAND...: where the node's mounts are.
 in_tiny() { nsenter --mount --target "$(pgrep -f "^slurmd -D -f $SLURM_CONF -N tiny")" "$@"; }
+# The settings as they were; in the same file, as it is what the node has mounted.
+as_it_was() { cat "$BATS_TEST_TMPDIR/policy" >"$policy"; }
 # site LINE...: settings of the site beside those that it has.
 site() { printf '%s\n' "$@" >>"$policy"; }
 # stopped TEXT...: a container fails with these texts, and a step without one runs.
@@ -33,10 +34,10 @@ stopped() {
     count=$(wc -l <"$policy")
     site '[container]' 'writabel = true'
     stopped "pyxis.toml, line $((count + 2))" 'unknown field `writabel`' 'remap_root'
-    cat "$BATS_TEST_TMPDIR/policy" >"$policy"
+    as_it_was
     site '[container]' 'writable = "perhaps"'
     stopped "pyxis.toml, line $((count + 2))" 'writable: ' 'boolean'
-    cat "$BATS_TEST_TMPDIR/policy" >"$policy"
+    as_it_was
     site '[images]' 'user_images = "some"'
     stopped "pyxis.toml, line $((count + 2))" 'user_images: ' '`some`' '`deny`'
 }
@@ -73,7 +74,7 @@ stopped() {
 @test "no service user, no worker, and a worker that others can write" {
     site '[worker]' 'user = "nobody-of-this-name"'
     stopped 'the service user nobody-of-this-name is not in /etc/passwd' 'set worker.user'
-    cat "$BATS_TEST_TMPDIR/policy" >"$policy"
+    as_it_was
     site '[worker]' "path = \"$wrong/worker\""
     stopped "$wrong/worker" 'install pyxis again or set worker.path'
     cp /usr/libexec/pyxis/worker "$wrong/worker"

@@ -1,15 +1,10 @@
 //! What a file is linked with, and how others link with it. A file may be anything: what does not fit is not there.
 #![forbid(unsafe_code)]
 
+use super::{ORDER, half};
+
 /// A 64-bit file of this machine's byte order.
-const IDENT: [u8; 6] = [
-    0x7f,
-    b'E',
-    b'L',
-    b'F',
-    2,
-    if cfg!(target_endian = "little") { 1 } else { 2 },
-];
+const IDENT: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, ORDER];
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u64 = 1;
@@ -109,10 +104,6 @@ fn segment(header: &[u8]) -> Option<Segment> {
         address: word(header, 16)?,
         size: word(header, 32)?,
     })
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {

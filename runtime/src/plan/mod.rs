@@ -14,7 +14,7 @@ use crate::image::ImageConfig;
 use crate::mount::MountSpec;
 use crate::request::Request;
 use crate::worker::protocol::Accounts;
-pub use program::{HEAD, Program};
+pub use program::Program;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

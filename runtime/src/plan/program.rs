@@ -4,9 +4,6 @@
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// As many bytes of a script as the kernel looks at for its interpreter.
-pub const HEAD: usize = 256;
-
 /// A program, as far as it is known before anything is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
@@ -17,6 +14,9 @@ pub struct Program {
 }
 
 impl Program {
+    /// As many bytes of a script as the kernel looks at for its interpreter.
+    pub const HEAD: usize = 256;
+
     /// `word`, which is looked for in the directories of a `PATH`.
     pub fn new(word: String, path: &str) -> Self {
         let path = path.split(':').map(PathBuf::from);

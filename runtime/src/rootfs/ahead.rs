@@ -5,7 +5,7 @@
 use super::own_files::open;
 use crate::bounded;
 use crate::elf;
-use crate::plan::{HEAD, Plan, Program};
+use crate::plan::{Plan, Program};
 use crate::privilege::irrevocably_become_user;
 use crate::sys::daemon::fork_daemon;
 use rustix::fd::{AsFd, OwnedFd};
@@ -52,7 +52,7 @@ impl Ahead<'_> {
             let Some(file) = self.first(program.places()) else {
                 return;
             };
-            let head = bounded::at(&file)(0, HEAD).unwrap_or_default();
+            let head = bounded::at(&file)(0, Program::HEAD).unwrap_or_default();
             match program.interpreter(&head) {
                 Some(interpreter) => program = interpreter,
                 None => return self.read_linked(&file),

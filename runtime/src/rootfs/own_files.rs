@@ -19,6 +19,8 @@ const MAX_SIZE: u64 = 1 << 20;
 /// More scripts than this, or larger ones, are run instead of read.
 const MAX_SCRIPTS: usize = 32;
 const MAX_SCRIPT: usize = 32 << 10;
+/// Links are followed inside the root only.
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Reads them below `root`.
 pub fn read(root: &OwnedFd, identity: &Identity) -> Result<OwnFiles> {
@@ -53,8 +55,7 @@ fn find(root: &OwnedFd) -> Result<OwnFiles> {
 /// What Singularity has put into the image.
 fn singularity(root: &OwnedFd) -> Result<Option<Singularity>> {
     let find = |path: &str| {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let found = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+        let found = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE);
         // Whatever the reason is, it is not there for this user.
         found.ok().and_then(|found| rustix::fs::fstat(found).ok())
     };
@@ -80,8 +81,7 @@ fn singularity(root: &OwnedFd) -> Result<Option<Singularity>> {
 fn scripts(root: &OwnedFd) -> Option<Vec<Script>> {
     let path = format!("{DIRECTORY}/env");
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let directory = rustix::fs::openat2(root, &path, flags, Mode::empty(), resolve).ok()?;
+    let directory = rustix::fs::openat2(root, &path, flags, Mode::empty(), INSIDE).ok()?;
     let mut names = Vec::new();
     for entry in Dir::read_from(&directory).ok()? {
         let name = entry.ok()?.file_name().to_str().ok()?.to_owned();
@@ -101,12 +101,11 @@ fn scripts(root: &OwnedFd) -> Option<Vec<Script>> {
     names.into_iter().map(script).collect()
 }
 
-/// Opens a regular file; links are followed inside the root only. Whatever the reason is, if this fails the image has no
+/// Opens a regular file below `root`. Whatever the reason is, if this fails the image has no
 /// such file for this user.
 pub(super) fn open(root: &OwnedFd, path: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).ok()?;
+    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), INSIDE).ok()?;
     let mode = rustix::fs::fstat(&file).ok()?.st_mode;
     (FileType::from_raw_mode(mode) == FileType::RegularFile).then(|| File::from(file))
 }

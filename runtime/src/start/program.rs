@@ -2,11 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::Start;
+use crate::bounded;
 use crate::environment::Edit;
-use crate::error::Error;
-use crate::plan::{HEAD, Program};
+use crate::plan::Program;
 use crate::privilege::as_user;
-use rustix::fs::{FileType, Mode, OFlags};
 use std::path::Path;
 
 impl Start<'_> {
@@ -27,18 +26,7 @@ impl Start<'_> {
 
     /// How a file of the user's begins.
     fn head(&self, path: &Path) -> Option<Vec<u8>> {
-        let read = || -> rustix::io::Result<Option<Vec<u8>>> {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let file = rustix::fs::open(path, flags, Mode::empty())?;
-            if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
-                return Ok(None);
-            }
-            let mut head = vec![0; HEAD];
-            let read = rustix::io::read(&file, &mut head)?;
-            head.truncate(read);
-            Ok(Some(head))
-        };
-        let failed = |error| Error::sys("read the batch script", "read", error);
-        as_user(&self.job.identity, || read().map_err(failed)).ok().flatten()
+        let read = || bounded::at(&bounded::open(path)?)(0, Program::HEAD);
+        as_user(&self.job.identity, || Ok(read())).ok().flatten()
     }
 }

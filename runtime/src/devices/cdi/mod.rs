@@ -24,9 +24,8 @@ use crate::request::mount_syntax::{bind_flag, data_flag, mount_flag};
 use catalog::{Catalog, Chosen};
 use hooks::Effect;
 use name::DeviceName;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType};
 use spec::{ContainerEdits, DeviceNode, Mount};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Where specifications lie; what a later one says wins.
@@ -189,12 +188,7 @@ fn add_library(
 
 /// What the file itself says that its name is. One that cannot be read says nothing.
 fn said_name(path: &Path) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    linking(bounded::at(&file))?.soname
+    linking(bounded::at(&bounded::open(path)?))?.soname
 }
 
 fn unknown_hook(hook: &hooks::Hook) -> Error {
