@@ -5,20 +5,20 @@ MULTIARCH := $(shell dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -
 SLURM_PLUGINDIR ?= $(firstword $(wildcard /usr/lib/$(MULTIARCH)/slurm-wlm /usr/lib/$(MULTIARCH)/slurm /usr/lib64/slurm /usr/lib/slurm) /usr/lib/slurm)
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
-SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh
+SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh packaging/build packaging/post-install \
+	packaging/deb/preinst packaging/deb/postrm
 
-.PHONY: packages build install uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
+.PHONY: build install packages uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
 
 build:
 	cargo build --release --locked
 
-# The worker must be the same program as the command: it is started by the plugin under this path.
+# One program: the plugin starts it as its worker, and the command is a link to it.
 install:
 	$(INSTALL) -D -m 0644 $(TARGET)/release/libspank_pyxis.so $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so
-	$(INSTALL) -D -m 0755 $(TARGET)/release/pyxis $(DESTDIR)$(PREFIX)/bin/pyxis
-	$(INSTALL) -d -m 0755 $(DESTDIR)/usr/libexec/pyxis
-	ln -f $(DESTDIR)$(PREFIX)/bin/pyxis $(DESTDIR)/usr/libexec/pyxis/worker 2>/dev/null || \
-		$(INSTALL) -m 0755 $(TARGET)/release/pyxis $(DESTDIR)/usr/libexec/pyxis/worker
+	$(INSTALL) -D -m 0755 $(TARGET)/release/pyxis $(DESTDIR)/usr/libexec/pyxis/worker
+	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin
+	ln -sfr $(DESTDIR)/usr/libexec/pyxis/worker $(DESTDIR)$(PREFIX)/bin/pyxis
 	$(INSTALL) -D -m 0644 pyxis.conf $(DESTDIR)$(PREFIX)/share/pyxis/pyxis.conf
 	$(INSTALL) -D -m 0644 packaging/pyxis.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/pyxis.conf
 	$(INSTALL) -D -m 0644 packaging/pyxis.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf
@@ -72,7 +72,7 @@ test-matrix: setup
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck $(SCRIPTS) packaging/post-install packaging/build packaging/deb/preinst packaging/deb/postrm
+	shellcheck $(SCRIPTS)
 	shellcheck --shell=bash tests/bats/*.bash
 	mandoc -T lint -W warning docs/man/*
 	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'

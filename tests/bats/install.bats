@@ -12,7 +12,7 @@ installed() { (cd "$dir" && find . ! -type d -printf '%m %P\n' | sort -k2); }
     local make=(make -C "$root" --no-print-directory "DESTDIR=$dir" PREFIX=/opt/px SLURM_PLUGINDIR=/opt/slurm)
     "${make[@]}" install
     [ "$(installed)" = "644 etc/pyxis/pyxis.toml
-755 opt/px/bin/pyxis
+777 opt/px/bin/pyxis
 644 opt/px/lib/sysusers.d/pyxis.conf
 644 opt/px/lib/tmpfiles.d/pyxis.conf
 644 opt/px/share/bash-completion/completions/pyxis
@@ -25,7 +25,7 @@ installed() { (cd "$dir" && find . ! -type d -printf '%m %P\n' | sort -k2); }
 644 opt/slurm/spank_pyxis.so
 755 usr/libexec/pyxis/worker" ] || { installed; false; }
     [ "$(stat -c '%a %U' "$dir/var/lib/pyxis")" = "700 root" ]
-    cmp "$dir/opt/px/bin/pyxis" "$dir/usr/libexec/pyxis/worker"
+    [ "$(readlink -f "$dir/opt/px/bin/pyxis")" = "$dir/usr/libexec/pyxis/worker" ]
     # The site's own settings stay.
     echo '[container]' >"$dir/etc/pyxis/pyxis.toml"
     "${make[@]}" install
