@@ -5,10 +5,10 @@ MULTIARCH := $(shell dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -
 SLURM_PLUGINDIR ?= $(firstword $(wildcard /usr/lib/$(MULTIARCH)/slurm-wlm /usr/lib/$(MULTIARCH)/slurm /usr/lib64/slurm /usr/lib/slurm) /usr/lib/slurm)
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
-SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh packaging/build packaging/post-install \
+SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh packaging/build packaging/compile packaging/post-install \
 	packaging/deb/preinst packaging/deb/postrm
 
-.PHONY: build install packages uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
+.PHONY: build install packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
 
 build:
 	cargo build --release --locked
@@ -36,6 +36,16 @@ install:
 # target/packages: for Debian and for Red Hat's family.
 packages: build
 	packaging/build
+
+# The same to be published, for glibc 2.28 and newer, in target/release-packages.
+RELEASE = target/$(shell uname -m)-unknown-linux-gnu
+release-packages:
+	packaging/compile
+	TARGET=$(RELEASE) packaging/build target/release-packages
+
+# That they run on the oldest system that Debian's mirror has.
+test-release: setup release-packages
+	RELEASE=$(RELEASE)/release bats tests/packages/release.bats
 
 uninstall:
 	rm -f $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so $(DESTDIR)$(PREFIX)/bin/pyxis \
