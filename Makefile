@@ -5,8 +5,8 @@ MULTIARCH := $(shell dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -
 SLURM_PLUGINDIR ?= $(firstword $(wildcard /usr/lib/$(MULTIARCH)/slurm-wlm /usr/lib/$(MULTIARCH)/slurm /usr/lib64/slurm /usr/lib/slurm) /usr/lib/slurm)
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
-SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh packaging/build packaging/compile packaging/post-install \
-	packaging/deb/preinst packaging/deb/postrm
+SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh \
+	$(shell grep -rlE '^\#!/bin/(ba)?sh' packaging)
 
 .PHONY: build install packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
 
@@ -45,7 +45,7 @@ release-packages:
 
 # That they run on the oldest system that Debian's mirror has.
 test-release: setup release-packages
-	RELEASE=$(RELEASE)/release bats tests/packages/release.bats
+	bats tests/packages/release.bats
 
 uninstall:
 	rm -f $(DESTDIR)$(SLURM_PLUGINDIR)/spank_pyxis.so $(DESTDIR)$(PREFIX)/bin/pyxis \
@@ -83,7 +83,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck $(SCRIPTS)
-	shellcheck --shell=bash tests/bats/*.bash
+	shellcheck --shell=bash tests/bats/*.bash tests/packages/*.bash
 	mandoc -T lint -W warning docs/man/*
 	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
 

@@ -64,5 +64,6 @@ SCRIPT
     [ "$(grep -c '^run 1: ls: /left: No such file or directory' "$work/out")" = 1 ] || { cat "$work/out"; false; }
     poll 30 "the job ends" ended "$id"
 }
-waits() { [ "$(squeue -h -j "$1" -o %T)" = PENDING ]; }
-ended() { [ -z "$(squeue -h -j "$1" -o %T)" ] || [ "$(squeue -h -j "$1" -o %T)" = COMPLETED ]; }
+state() { squeue -h -j "$1" -o %T; }
+waits() { [ "$(state "$1")" = PENDING ]; }
+ended() { [[ $(state "$1") =~ ^(COMPLETED)?$ ]]; }

@@ -73,6 +73,18 @@ daemon_stop() {
     rm -f "$state/pid/$name"
 }
 
+# debian_tree SUITE TREE: the smallest root directory of that suite, made once. The caller sees to it that nobody else makes it.
+debian_tree() {
+    local suite=$1 tree=$2
+    [ ! -d "$tree" ] || return 0
+    say "making a Debian tree ($suite) with debootstrap"
+    rm -rf "$tree.tmp"
+    debootstrap --variant=minbase "$suite" "$tree.tmp" "${PYXIS_TEST_MIRROR:-http://deb.debian.org/debian}" >"$tree.log" 2>&1 ||
+        die "debootstrap failed: see $tree.log"
+    rm -rf "$tree.tmp"/var/cache/apt/archives/*.deb "$tree.tmp"/var/lib/apt/lists/*
+    mv "$tree.tmp" "$tree"
+}
+
 munge_works() { munge -n 2>/dev/null | unmunge >/dev/null 2>&1; }
 
 # Slurm's daemons and clients trust each other through munge. A munged that is there already is used.

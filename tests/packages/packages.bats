@@ -13,19 +13,7 @@ setup_file() {
     export DEB RPM
 }
 
-# inside SCRIPT: in a copy of a small Debian 12, with the package at /root/pyxis.deb. What it prints is in $output.
-inside() {
-    cp "$DEB" "$root/target/pyxis-test.deb"
-    run --separate-stderr "$root/tests/cluster/in-root" "$debian" sh -euc "
-        cp target/pyxis-test.deb /root/pyxis.deb
-        cd /root
-        # What this small one does not have.
-        install() { dpkg --force-depends -i /root/pyxis.deb >/root/log 2>&1 || { cat /root/log; return 1; }; }
-        $1"
-    rm -f "$root/target/pyxis-test.deb"
-}
-shows() { printf -- '-- status %s --\n%s\n-- stderr --\n%s\n' "$status" "$output" "$stderr"; }
-says() { { [ "$status" = 0 ] && [ "$output" = "$1" ]; } || { shows; return 1; }; }
+setup() { load common; }
 
 @test "two builds give the same bytes, and not many of them" {
     "$root/packaging/build" "$BATS_TEST_TMPDIR/two" >/dev/null
@@ -41,7 +29,8 @@ says() { { [ "$status" = 0 ] && [ "$output" = "$1" ]; } || { shows; return 1; };
     [ "$(awk '{ print $2 }' "$BATS_TEST_TMPDIR/deb" | sort -u)" = 0/0 ]
     [ "$(grep -E '^.{5}w|^.{8}w|^...s|^......s' "$BATS_TEST_TMPDIR/deb" | grep -cv '^l')" = 0 ]
     # What each family has its own place for, and the link for another maker's Slurm.
-    local own='/$|-gnu/slurm/|doc/pyxis/copyright$|changelog\.Debian\.gz$|/lintian/|share/licenses/' names='s|^\./||; s|^|/|; s|/usr/lib/[^/]*-linux-gnu/slurm-wlm/|PLUGINS/|; s|/usr/lib64/slurm/|PLUGINS/|'
+    local own='/$|-gnu/slurm/|doc/pyxis/copyright$|changelog\.Debian\.gz$|/lintian/|share/licenses/'
+    local names='s|^\./||; s|^|/|; s|/usr/lib/[^/]*-linux-gnu/slurm-wlm/|PLUGINS/|; s|/usr/lib64/slurm/|PLUGINS/|'
     dpkg-deb --fsys-tarfile "$DEB" | tar -t | grep -vE "$own" | sed "$names" | sort >"$BATS_TEST_TMPDIR/one"
     rpm -qp --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' "$RPM" | grep -v ^d | sed 's/^[^ ]* //' | grep -vE "$own" | sed 's|/usr/lib64/slurm/|PLUGINS/|' |
         sort >"$BATS_TEST_TMPDIR/two"
