@@ -18,6 +18,7 @@ use crate::task_prolog::{self, Order};
 use pyxis_runtime::environment::edited;
 use pyxis_runtime::namespaces::user::switched_off;
 use pyxis_runtime::privilege;
+use pyxis_runtime::stand_in;
 use pyxis_runtime::sys::process::{self, exit_now};
 use pyxis_runtime::{Error, Result};
 use spank_sys::{Spank, Verdict};
@@ -90,6 +91,10 @@ fn enter_container(spank: &Spank<'_>, step: &Container) -> std::result::Result<(
     edits.push((options::REPEATED_MOUNTS.to_owned(), None));
     for (name, value) in &edits {
         edit_environment(spank, name, value.as_deref()).map_err(Refusal::Told)?;
+    }
+    // Who has no TaskProlog never needs it.
+    if let Err(error) = stand_in::replace_own_program() {
+        message::user(&format!("{error}: a TaskProlog cannot be started inside"));
     }
     container::enter(&held, &entry.how).map_err(Refusal::Told)
 }

@@ -1,6 +1,6 @@
 //! Slurm's TaskProlog, with a container. slurmstepd starts it after `task_init`, when the task is in the container already,
 //! where the site's program, its interpreter and what it looks at are not. So it is run here, on the host, before the
-//! task enters; inside, a program that does nothing is in its place (`start::Job::silenced`).
+//! task enters; inside, a program that does nothing is in its place (`start::Job::stand_ins`).
 #![forbid(unsafe_code)]
 
 use pyxis_runtime::privilege;
@@ -24,6 +24,27 @@ pub(crate) fn path() -> Option<PathBuf> {
     spank_sys::setting("TaskProlog")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
+}
+
+/// The programs that slurmstepd, of this release, executes by their paths for the site's TaskProlog.
+pub(crate) fn executed(release: u32) -> Vec<PathBuf> {
+    let Some(program) = path() else {
+        return Vec::new();
+    };
+    let launchers = (release >= EXECUTES_ITSELF).then(own_paths).into_iter().flatten();
+    std::iter::once(program).chain(launchers).collect()
+}
+
+/// The first release of Slurm that starts programs by way of slurmstepd: 23.11.
+const EXECUTES_ITSELF: u32 = 0x17_0b_00;
+
+/// This program, by the path it was called by and by the one that the kernel has found.
+fn own_paths() -> Vec<PathBuf> {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let mut paths: Vec<_> = called.into_iter().chain(std::env::current_exe()).collect();
+    paths.retain(|path| path.is_absolute());
+    paths.dedup();
+    paths
 }
 
 /// What a line of the output asks for.

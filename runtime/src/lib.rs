@@ -38,6 +38,7 @@ pub mod report;
 pub mod request;
 pub mod rootfs;
 pub mod save;
+pub mod stand_in;
 pub mod start;
 pub mod store;
 pub mod sys;

@@ -52,8 +52,9 @@ pub struct Job {
     pub script: Option<PathBuf>,
     /// The word by which its tasks execute their program, if that is known.
     pub program: Option<String>,
-    /// Programs that somebody will execute inside, by these paths, and that have had their say outside: they do nothing.
-    pub silenced: Vec<PathBuf>,
+    /// Programs that somebody will execute inside, by these paths, and that have had their say outside: `crate::stand_in` is
+    /// there.
+    pub stand_ins: Vec<PathBuf>,
     /// Minor numbers of the GPUs that it was given, all tasks of this node together, if somebody has said.
     pub gpus: Option<Vec<u32>>,
     /// Where the container can be found while it runs.
@@ -351,7 +352,7 @@ impl Start<'_> {
             env: self.job.env.clone(),
             cwd: self.job.cwd.clone(),
             script: self.job.script.clone(),
-            silenced: self.job.silenced.clone(),
+            stand_ins: self.job.stand_ins.clone(),
             localtime: std::fs::read("/etc/localtime").ok(),
             device_mounts,
         }

@@ -141,7 +141,7 @@ fn plan(user: &Identity, site: &ContainerConfig) -> Plan {
         env: BTreeMap::new(),
         cwd: PathBuf::from("/"),
         script: None,
-        silenced: Vec::new(),
+        stand_ins: Vec::new(),
         localtime: None,
         device_mounts: Vec::new(),
     };

@@ -51,8 +51,8 @@ pub struct Plan {
     pub env: Vec<Edit>,
     /// Files made in the private layer before any mount, parents included.
     pub files: Vec<PlannedFile>,
-    /// Paths at which a program is that does nothing, whatever image and mounts have there.
-    pub silenced: Vec<PathBuf>,
+    /// Paths at which `crate::stand_in` is, whatever image and mounts have there.
+    pub stand_ins: Vec<PathBuf>,
     /// What has a say in which devices there are, if anything has.
     pub devices: Option<Wish>,
     /// Programs of the host to run before the mounts are made.
@@ -143,8 +143,8 @@ pub struct Host {
     pub cwd: PathBuf,
     /// A file that the job executes at its own path.
     pub script: Option<PathBuf>,
-    /// Programs that do nothing inside.
-    pub silenced: Vec<PathBuf>,
+    /// Programs that another stands in for inside.
+    pub stand_ins: Vec<PathBuf>,
     /// Content of the host's `/etc/localtime`, if it has one.
     pub localtime: Option<Vec<u8>>,
     /// Mounts of described devices that were asked for.
@@ -188,7 +188,7 @@ pub fn plan(request: &Request, site: &ContainerConfig, host: &Host) -> Plan {
             .into_iter()
             .chain(pmi::env(&host.env))
             .collect(),
-        silenced: host.silenced.clone(),
+        stand_ins: host.stand_ins.clone(),
         devices: None,
         hooks: None,
         program: None,
@@ -250,7 +250,7 @@ mod tests {
             env: BTreeMap::new(),
             cwd: "/work".into(),
             script: None,
-            silenced: Vec::new(),
+            stand_ins: Vec::new(),
             localtime: None,
             device_mounts: Vec::new(),
         }

@@ -18,9 +18,9 @@ mod overlay_compat;
 mod own_files;
 pub mod reader;
 mod scratch;
-mod silence;
 mod small_file;
 mod sources;
+mod stand_ins;
 mod tmpfs;
 pub(crate) mod tree;
 pub(crate) mod trial;
@@ -216,7 +216,7 @@ pub fn build(
     mounter.apply(sources::prepare(plan, &hooked.mounts, &mut files, report)?, report)?;
     mounter.apply(of_image, report)?;
     mounter.apply(of_user, report)?;
-    silence::cover(&mut mounter, &tree, plan, report);
+    stand_ins::cover(&mut mounter, &tree, plan, report);
     if !plan.writable {
         mount_setattr(root, Change::Add(MountAttrFlags::MOUNT_ATTR_RDONLY), false)?;
     }

@@ -15,6 +15,7 @@ pub mod net;
 pub mod nodes;
 pub mod process;
 pub mod seccomp;
+pub mod stand_in;
 
 /// The result of a libc call that says -1 for "see errno".
 fn check(result: libc::c_long) -> std::io::Result<libc::c_long> {

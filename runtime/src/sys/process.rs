@@ -5,7 +5,7 @@ use super::check;
 use crate::error::{Error, Result};
 use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -245,6 +245,15 @@ fn replace_action(signal: libc::c_int, handler: libc::sighandler_t) -> libc::sig
         libc::SIG_ERR => libc::SIG_DFL,
         before => before,
     }
+}
+
+/// Makes a descriptor of this process mean what `with` means, closed when it executes.
+pub fn replace_descriptor(fd: RawFd, with: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: a descriptor stays one, whatever owns it; it means another file.
+    let answer = unsafe { libc::dup3(with.as_raw_fd(), fd, libc::O_CLOEXEC) };
+    check(libc::c_long::from(answer))
+        .map(|_| ())
+        .map_err(|error| Error::sys("replace a descriptor", format!("dup3({fd})"), error))
 }
 
 /// close_range(2) with its three arguments (Linux 5.9).

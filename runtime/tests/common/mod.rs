@@ -199,7 +199,7 @@ pub fn plan() -> Plan {
         mounts: Vec::new(),
         env: Vec::new(),
         files: Vec::new(),
-        silenced: Vec::new(),
+        stand_ins: Vec::new(),
         devices: None,
         hooks: None,
         program: None,
