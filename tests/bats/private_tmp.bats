@@ -12,6 +12,14 @@ setup() { load common; }
     [ ! -e /tmp/pyxis-of-the-job ]
 }
 
+@test "TaskProlog sees it too, and mount sources see what TaskProlog leaves there" {
+    install -o "$alice" -m 0644 /dev/stdin "$alice_home/task-prolog" <<<'touch /tmp/made-by-prolog'
+    box --container-mounts=/tmp/made-by-prolog:/mnt/file test -e /mnt/file
+    rm "$alice_home/task-prolog"
+    ok
+    [ ! -e /tmp/made-by-prolog ]
+}
+
 @test "the node's /tmp is not the job's" {
     local file=/tmp/pyxis-of-the-node
     install -o "$alice" /dev/null "$file"

@@ -1,5 +1,5 @@
 # The site's TaskProlog and TaskEpilog run on the host, as without a container, whatever the image has. On a cluster of its
-# own (`up private-tmp`), whose programs do what files in the user's home say.
+# own (`up task-prolog`), whose programs do what files in the user's home say.
 
 setup() {
     load common
@@ -25,16 +25,14 @@ SCRIPT
         'task 0: two words of task 0, no secret' 'task 1: two words of task 1, no secret')" ] || { show; false; }
 }
 
-@test "it runs once for each task, as the user, in the job's directory, with its private /tmp and the host's files" {
+@test "it runs once for each task, as the user, in the job's directory, with the host's files" {
     site_says prolog <<SCRIPT
 echo "print \$(id -u) \$(pwd) \$(grep -c Busybox /etc/os-release)"
-touch /tmp/made-by-prolog
 echo x >>"$work/runs"
 SCRIPT
     cd "$work"
-    box --chdir="$work" -n2 --container-mounts=/tmp/made-by-prolog:/mnt/file sh -c 'test -e /mnt/file && echo there'
+    box --chdir="$work" -n2 true
     [ "$(wc -l <"$work/runs")" = 2 ]
-    [ ! -e /tmp/made-by-prolog ]
     [ "$(grep -c "^$alice_uid $work 0$" <<<"$output")" = 2 ] || { show; false; }
 }
 
