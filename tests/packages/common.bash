@@ -4,7 +4,7 @@
 # inside SCRIPT: in a copy of $debian, with the package at /root/pyxis.deb. What it prints is in $output.
 inside() {
     cp "$DEB" "$root/target/pyxis-test.deb"
-    run --separate-stderr "$root/tests/cluster/in-root" "$debian" sh -euc "
+    run --separate-stderr "$root/tests/cluster/in-root" "$debian" bash -euc "
         cp target/pyxis-test.deb /root/pyxis.deb
         cd /root
         # What a small one does not have.

@@ -85,6 +85,9 @@ setup() { load common; }
         diff /root/before /root/after | grep "^[<>]" | grep -v "/etc/.*-$\|/var/log\|/etc/\.pwd\.lock"'
     says $'> /var/lib/pyxis\n> /var/lib/pyxis/x'
     [[ $stderr == *"/var/lib/pyxis is kept: remove it if nobody needs what is in it"* ]]
+    inside 'install; echo pack >/var/lib/pyxis/x; echo "pyxis pyxis/purge_data boolean true" | debconf-set-selections
+        dpkg --purge pyxis >/dev/null; ls -d /var/lib/pyxis* 2>/dev/null || true; debconf-show pyxis'
+    says ""
     inside 'install; dpkg --purge pyxis >/dev/null; ls -d /var/lib/pyxis* /etc/pyxis 2>/dev/null || true; getent passwd pyxis || true'
     says ""
 }
@@ -95,4 +98,20 @@ setup() { load common; }
         ! install; which pyxis || true'
     [[ $output == *"/etc/slurm/plugstack.conf.d/pyxis.conf loads another plugin of this name, /usr/local/lib/slurm/spank_pyxis.so"* ]] || { shows; return 1; }
     [[ $output != */usr/bin/pyxis* ]]
+}
+
+@test "the rpm: installed, installed again over changed settings, erased" {
+    local tree=$BATS_TEST_TMPDIR/root
+    cp -a "$debian" "$tree"
+    rpm --root "$tree" -i --nodeps "$RPM"
+    chroot "$tree" pyxis --version
+    [ "$(chroot "$tree" stat -c '%U %a %n' /var/lib/pyxis /var/lib/pyxis-data)" = $'root 700 /var/lib/pyxis\nroot 755 /var/lib/pyxis-data' ]
+    chroot "$tree" id pyxis
+    echo "[store]" >"$tree/etc/pyxis/pyxis.toml"
+    echo pack >"$tree/var/lib/pyxis/x"
+    rpm --root "$tree" -U --nodeps --replacepkgs "$RPM"
+    [ "$(cat "$tree/etc/pyxis/pyxis.toml")" = "[store]" ]
+    rpm --root "$tree" -e pyxis
+    [ "$(cat "$tree/etc/pyxis/pyxis.toml.rpmsave" "$tree/var/lib/pyxis/x")" = $'[store]\npack' ]
+    [ "$(find "$tree/usr" -path '*pyxis*' | wc -l)" = 0 ]
 }
