@@ -22,6 +22,7 @@ use crate::image::{AllowHttp, Proxies, RegistryConfig};
 use crate::mount::MountSpec;
 use crate::pack::Compression;
 use crate::plan::Unshare;
+use crate::policy::PolicyConfig;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Config {
     pub images: ImagesConfig,
     /// Where devices and their drivers are looked for.
     pub devices: DevicesConfig,
+    /// What no job may have.
+    pub policy: PolicyConfig,
     /// The program and the user that imports run as.
     pub worker: WorkerConfig,
 }
@@ -320,6 +323,7 @@ impl Config {
         }
         self.images.check()?;
         self.devices.check()?;
+        self.policy.check()?;
         let block_size = self.store.block_size;
         if !block_size.is_power_of_two() || !(4096..=1 << 20).contains(&block_size) {
             return Err(Error::Host(format!(

@@ -138,6 +138,7 @@ fn planned(spec: MountSpec, owner: Owner) -> Result<PlannedMount> {
     Ok(PlannedMount {
         spec,
         origin: Origin::User,
+        judged: true,
     })
 }
 

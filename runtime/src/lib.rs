@@ -32,6 +32,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod pack;
 pub mod plan;
+pub mod policy;
 pub mod privilege;
 pub mod reference;
 pub mod report;

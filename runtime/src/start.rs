@@ -213,6 +213,8 @@ impl Start<'_> {
         let described = cdi::find(&self.request.devices, &self.config.devices, &self.job.identity)?;
         let host = self.host(accounts, described.mounts);
         let mut plan = plan::plan(self.request, &self.config.container, &host);
+        plan.mount_sources.clone_from(&self.config.policy.mount_sources);
+        self.config.policy.check_plan(&plan)?;
         let layers = self.layers_of(&record, plan.remap_root, &plan.env);
         let edits = environment::edits(&layers);
         plan.devices = Some(Wish {

@@ -144,7 +144,7 @@ fn site_layer(
     accounts: &mut dyn FnMut(&WorkerConfig) -> Result<Accounts>,
 ) -> Result<SiteLayer> {
     let (text, origin) = read_policy(sources.policy, Owner::Site)?;
-    let worker = Config::parse(&text, &origin)?.worker;
+    let Config { worker, policy, .. } = Config::parse(&text, &origin)?;
     let mut parsed = settings_of(&site_place(sources, job))?;
     let mut facts = Facts {
         variables: job.env.clone(),
@@ -153,10 +153,11 @@ fn site_layer(
         processors: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let mut home = None;
-    if parsed.settings.iter().any(Setting::needs_account) {
-        let user = accounts(&worker)?.user;
-        home = user.as_ref().map(|user| user.home.clone());
-        facts.user = user.map(|user| user.name);
+    let mut known = Accounts::default();
+    if parsed.settings.iter().any(Setting::needs_account) || policy.needs_names() {
+        known = accounts(&worker)?;
+        home = known.user.as_ref().map(|user| user.home.clone());
+        facts.user = known.user.as_ref().map(|user| user.name.clone());
     }
     let lower = site::lower(&parsed.settings, &facts, &facts.of_account(home.as_deref()))?;
     parsed.warnings.extend(lower.warnings.iter().cloned());
@@ -165,6 +166,7 @@ fn site_layer(
     let data_path_is_users = lower.data_path_is_users && !stated("container", "data_path");
     let mut config = Config::over(lower.table(), upper, &origin)?;
     config.container.data_path_is_users = data_path_is_users;
+    config.policy = policy.for_user(job.identity, &known);
     Ok(SiteLayer {
         config,
         facts,

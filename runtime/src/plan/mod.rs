@@ -12,6 +12,7 @@ use crate::environment::Edit;
 use crate::hooks::Hooks;
 use crate::image::ImageConfig;
 use crate::mount::MountSpec;
+use crate::policy::Allowed;
 use crate::request::Request;
 use crate::worker::protocol::Accounts;
 pub use program::Program;
@@ -47,6 +48,8 @@ pub struct Plan {
     pub unshare: Unshare,
     /// Mounts in order: the system's, then the user's.
     pub mounts: Vec<PlannedMount>,
+    /// Where sources of those that are judged may be, if not everywhere.
+    pub mount_sources: Option<Allowed>,
     /// Variables that follow from these decisions, over those of job and image.
     pub env: Vec<Edit>,
     /// Files made in the private layer before any mount, parents included.
@@ -79,6 +82,8 @@ pub struct PlannedMount {
     pub spec: MountSpec,
     /// Whose authority opens the source.
     pub origin: Origin,
+    /// Somebody has chosen the source for whom the site's policy is: the job, or files and variables that it has a say in.
+    pub judged: bool,
 }
 
 /// Whose authority opens a mount's source.
@@ -160,8 +165,13 @@ pub fn plan(request: &Request, site: &ContainerConfig, host: &Host) -> Plan {
     let by_user = |spec: &MountSpec| PlannedMount {
         spec: spec.clone(),
         origin: Origin::User,
+        judged: true,
     };
-    let of_devices = host.device_mounts.iter().map(by_user);
+    // Files of root's describe them.
+    let of_devices = host.device_mounts.iter().map(|spec| PlannedMount {
+        judged: false,
+        ..by_user(spec)
+    });
     let configured = site.mounts.iter().map(by_user);
     let user_mounts = request.mounts.iter().map(by_user);
     let mut files = accounts::files(&host.identity, &host.accounts, remap_root);
@@ -182,6 +192,7 @@ pub fn plan(request: &Request, site: &ContainerConfig, host: &Host) -> Plan {
             .chain(user_mounts)
             .collect(),
         files,
+        mount_sources: None,
         mount_home: home.is_some(),
         env: home
             .map(|home| ("HOME".to_owned(), Some(home.target.display().to_string())))

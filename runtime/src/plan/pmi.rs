@@ -93,6 +93,7 @@ fn mount(path: &Path, optional: bool) -> PlannedMount {
             options,
         },
         origin: Origin::User,
+        judged: true,
     }
 }
 

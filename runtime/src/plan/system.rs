@@ -70,6 +70,7 @@ pub(super) fn home(source: &Path, target: &Path) -> PlannedMount {
             options,
         },
         origin: Origin::User,
+        judged: false,
     }
 }
 
@@ -85,6 +86,7 @@ pub(super) fn script(path: &Path) -> PlannedMount {
     };
     PlannedMount {
         origin: Origin::User,
+        judged: false,
         ..bind(&path.to_string_lossy(), options)
     }
 }
@@ -124,6 +126,7 @@ fn bind(path: &str, options: MountOptions) -> PlannedMount {
     PlannedMount {
         spec,
         origin: Origin::System,
+        judged: false,
     }
 }
 
@@ -144,6 +147,7 @@ fn scratch(path: &str) -> PlannedMount {
     PlannedMount {
         spec,
         origin: Origin::System,
+        judged: false,
     }
 }
 

@@ -180,7 +180,8 @@ fn mount_all(
 ) -> Result<()> {
     let origin = Origin::System;
     for spec in mounts {
-        let planned = PlannedMount { spec, origin };
+        let judged = false;
+        let planned = PlannedMount { spec, origin, judged };
         let action = match &planned.spec.source {
             MountSource::Path(path) => {
                 open(host, path).and_then(|file| sources::bind(&file, &planned.spec.options, origin))
@@ -213,6 +214,7 @@ fn user_mounts(plan: &Plan, mounts: Vec<MountSpec>) -> Vec<PlannedMount> {
         PlannedMount {
             spec,
             origin: Origin::User,
+            judged: true,
         }
     };
     mounts.into_iter().map(below).collect()

@@ -244,6 +244,7 @@ fn image_mounts(built: &Built, base: &Base<'_>) -> Result<Vec<PlannedMount>> {
     let planned = mounts.map(|spec| PlannedMount {
         spec,
         origin: Origin::User,
+        judged: true,
     });
     Ok(planned.collect())
 }

@@ -7,6 +7,7 @@ use super::{attributes, data, tmpfs, tree};
 use crate::error::{Error, Result, words};
 use crate::mount::{MountOptions, MountSource, Propagation, PropagationKind};
 use crate::plan::{Identity, Origin, Plan, PlannedMount};
+use crate::policy;
 use crate::privilege::as_user;
 use crate::sys::credentials::may_use;
 use crate::sys::mount::{Change, mount_setattr, open_tree_clone};
@@ -94,6 +95,9 @@ pub fn action(plan: &Plan, planned: &PlannedMount, files: &mut data::Mounts) -> 
                 )));
             }
             let file = open(plan, path, planned.origin)?;
+            if planned.judged {
+                policy::check_path("mount_sources", plan.mount_sources.as_ref(), &file)?;
+            }
             bind(&file, options, planned.origin).map_err(|error| error.context(&format!("mount {}", path.display())))
         }
     }

@@ -8,6 +8,7 @@ use crate::image::file::{self, trust};
 use crate::import::Workers;
 use crate::mount::MountSource;
 use crate::plan::Plan;
+use crate::policy;
 use crate::report::{Report, Trace};
 use crate::rootfs::{Data, DataFile, Lower};
 use std::path::Path;
@@ -47,6 +48,7 @@ impl Start<'_> {
         report: &mut dyn FnMut(Report),
     ) -> Result<DataFile> {
         let opened = file::open(path, &self.job.cwd, &self.job.identity)?;
+        policy::check_path("mount_sources", self.config.policy.mount_sources.as_ref(), &opened.file)?;
         let trust = trust::judge(&opened.facts, opened.writers, &self.config.images);
         let shown = path.display().to_string();
         self.check_signature(&opened, &trust, workers, trace, report)

@@ -8,20 +8,23 @@ use crate::error::Result;
 use crate::image::ImageConfig;
 use crate::image::file::{self, trust};
 use crate::import::Workers;
+use crate::policy::{self, Allowed};
 use crate::report::{Report, Trace};
 use crate::rootfs::{Lower, Lowers};
 use std::path::Path;
 
 impl Start<'_> {
-    /// Opens the file and decides who reads it.
+    /// Opens the file, which must be in one of the directories `allowed` if there are any, and decides who reads it.
     pub(super) fn file(
         &self,
         path: &Path,
+        allowed: Option<&Allowed>,
         workers: &Workers,
         trace: &mut Trace,
         report: &mut dyn FnMut(Report),
     ) -> Result<(Record, Lowers)> {
         let opened = file::open(path, &self.job.cwd, &self.job.identity)?;
+        policy::check_path("image_paths", allowed, &opened.file)?;
         let shown = path.display().to_string();
         if opened.has_overlay {
             report(Report::Warning(format!("{shown}: its overlay partition is ignored")));

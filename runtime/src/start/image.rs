@@ -28,7 +28,8 @@ impl Start<'_> {
         match source {
             ImageSource::File(path) => {
                 let lookup = workers.start_lookup(&self.job.identity)?;
-                let (record, lowers) = self.file(&path, workers, trace, report)?;
+                let allowed = self.config.policy.image_paths.as_ref();
+                let (record, lowers) = self.file(&path, allowed, workers, trace, report)?;
                 Ok((record, lowers, lookup))
             }
             ImageSource::Registry(reference) => {
@@ -70,7 +71,8 @@ impl Start<'_> {
                 }
                 _ => {
                     let lookup = workers.start_lookup(&self.job.identity)?;
-                    self.file(path, workers, trace, report)
+                    let allowed = self.config.policy.image_paths.as_ref();
+                    self.file(path, allowed, workers, trace, report)
                         .map(|(record, lowers)| (record, lowers, lookup))
                 }
             }
@@ -205,7 +207,8 @@ impl Start<'_> {
         let lookup = workers.start_lookup(&self.job.identity)?;
         let call = importer.call(&self.job.identity, self.job.task)?;
         let path = trace.phase("importer", || call.get(image, report))?;
-        let (mut record, lowers) = match self.file(&path, workers, trace, report) {
+        // The site's own program has chosen it.
+        let (mut record, lowers) = match self.file(&path, None, workers, trace, report) {
             Ok(got) => got,
             Err(error) => {
                 // The first error counts.

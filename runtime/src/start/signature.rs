@@ -54,8 +54,9 @@ impl Start<'_> {
         }
     }
 
-    /// Refuses images of places that have signatures nowhere, or none that is checked.
+    /// Refuses images of places that the site does not want, or that have signatures nowhere, or none that is checked.
     pub(super) fn check_source(&self, source: &ImageSource) -> Result<()> {
+        self.config.policy.check_source(source)?;
         match source {
             ImageSource::Local(_) | ImageSource::Client(_) if self.config.images.require_signature => Err(denied(
                 "directories, archives, docker and podman have no signature that is checked",
@@ -66,15 +67,13 @@ impl Start<'_> {
 
     /// Refuses a container whose root file system has become a directory of the user's: nobody can check it any more.
     pub(super) fn check_unpacked(&self, record: &Record) -> Result<()> {
-        if !self.config.images.require_signature {
-            return Ok(());
-        }
+        self.check_source(&record.image.parse()?)?;
         // Images of registries have a manifest, and so have those that `check_source` refuses.
         match record.manifest {
-            Some(_) => self.check_source(&record.image.parse()?),
-            None => Err(denied(
+            None if self.config.images.require_signature => Err(denied(
                 "the container was unpacked from a file, and what it holds now cannot be checked: use another name",
             )),
+            _ => Ok(()),
         }
     }
 }

@@ -200,6 +200,7 @@ pub fn plan() -> Plan {
         env: Vec::new(),
         files: Vec::new(),
         stand_ins: Vec::new(),
+        mount_sources: None,
         devices: None,
         hooks: None,
         program: None,
@@ -210,6 +211,7 @@ pub fn plan() -> Plan {
 pub fn system(source: &str, target: &str, options: MountOptions) -> PlannedMount {
     PlannedMount {
         origin: Origin::System,
+        judged: false,
         ..mount(source, target, options)
     }
 }
@@ -228,6 +230,7 @@ pub fn mount(source: &str, target: &str, options: MountOptions) -> PlannedMount 
             options,
         },
         origin: Origin::User,
+        judged: true,
     }
 }
 
