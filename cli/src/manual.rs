@@ -63,7 +63,8 @@ fn pyxis_toml_5_has_each_setting_in_its_section() {
     for line in include_str!("../../packaging/pyxis.toml").lines() {
         if line.starts_with('[') {
             section = SETTINGS.split(&format!(".Ss {line}\n")).nth(1).unwrap_or_default();
-            section = section.split("\n.S").next().unwrap_or_default();
+            section = section.split("\n.Ss ").next().unwrap_or_default();
+            section = section.split("\n.Sh ").next().unwrap_or_default();
             assert_ne!(section, "", "{line}");
         }
         let name = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
