@@ -1,0 +1,30 @@
+# The examples in the user's pages are run as they stand there (tests/docs/examples.py).
+
+setup() {
+    load common
+    work=$(alice_dir docs)
+    mkdir -p /etc/cdi
+    printf '%s\n' 'cdiVersion: 0.6.0' 'kind: example.com/thing' 'devices:' '- {name: one, containerEdits: {env: [THING=one]}}' \
+        >/etc/cdi/pyxis-docs.yaml
+}
+teardown() {
+    rm -rf "${work:?}" "$alice_home/greeting" "/var/lib/pyxis-data/$alice_uid/pyxis_mine" /etc/cdi/pyxis-docs.yaml
+    rmdir --ignore-fail-on-non-empty /etc/cdi
+}
+
+# examples PAGE
+examples() {
+    run as "$alice" IMAGE_debian="$R#library/debian:12" IMAGE_app="$R#rich" IMAGE_none="$R#no-such-image" \
+        sh -c 'cd "$0" && exec "$@"' "$work" "$root/tests/docs/examples.py" "$root/docs/$1"
+    [ "$status" = 0 ] || { echo "$output"; return 1; }
+}
+
+@test "each option, with an example" { examples user/options.md; }
+
+@test "each option has an example" {
+    local option
+    for option in $(srun --help | grep -oE -- '--(no-)?container-[a-z-]+' | sort -u); do
+        [ "$option" != --container ] || continue
+        grep -q "^\$ .* $option\b" "$root/docs/user/options.md" || { echo "no example: $option"; false; }
+    done
+}

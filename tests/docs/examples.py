@@ -1,0 +1,86 @@
+#!/usr/bin/python3
+"""Runs the examples of a page: in blocks of the language `console`, what stands behind "$ ", with the lines below it as the output
+that is expected.
+
+`examples.py PAGE`, in the directory and as the user who runs them. "..." in a line stands for any text, and as a line for any
+lines. Output is both streams, without what pyxis tells of an import. Images of public registries are those of the test registry:
+variables IMAGE_debian=..., IMAGE_app=... say where. Prints what differs; exits 1 if anything does, or if there is no example.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+IMPORT = re.compile(r"pyxis: (importing|imported) docker image: |pyxis: importing: ")
+# Stands in for srun: the images, and no lines about waiting for nodes.
+SRUN = """#!/bin/sh
+for word; do
+    shift
+    case $word in
+        --container-image=debian:12) word=--container-image=$IMAGE_debian ;;
+        --container-image=app:1.0) word=--container-image=$IMAGE_app ;;
+        --container-image=no-such-image) word=--container-image=$IMAGE_none ;;
+    esac
+    set -- "$@" "$word"
+done
+[ "$PYXIS_CONTAINER_IMAGE" != debian:12 ] || PYXIS_CONTAINER_IMAGE=$IMAGE_debian
+exec /usr/bin/%s "$@"
+"""
+
+
+def examples(text):
+    """(line number, command, expected lines) of a page."""
+    found, block = [], None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("```"):
+            block = None if block is not None else line[3:]
+        elif block == "console" and line.startswith("$ "):
+            found.append((number, line[2:], []))
+        elif block == "console" and found:
+            found[-1][2].append(line)
+    return found
+
+
+def pattern(expected):
+    """A regular expression for the expected output."""
+    lines = []
+    for line in expected:
+        if line == "...":
+            lines.append("(?:.*\n)*?")
+        else:
+            lines.append(".*".join(map(re.escape, line.split("..."))) + "\n")
+    return re.compile("".join(lines))
+
+
+def output(command, env):
+    """Both streams, as they come. `#SBATCH` lines name images too."""
+    command = command.replace("#SBATCH --container-image=debian:12", "#SBATCH --container-image=" + env["IMAGE_debian"].replace("#", "\\#"))
+    run = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         env=env, timeout=300, check=False)
+    lines = run.stdout.decode(errors="replace").splitlines(keepends=True)
+    return "".join(line for line in lines if not IMPORT.search(line))
+
+
+def main(page):
+    with open(page, encoding="utf-8") as file:
+        found = examples(file.read())
+    failed = not found
+    with tempfile.TemporaryDirectory() as programs:
+        for name in ("srun", "sbatch"):
+            with open(os.path.join(programs, name), "w", encoding="utf-8") as file:
+                file.write(SRUN % name)
+            os.chmod(file.name, 0o755)
+        env = dict(os.environ, PATH=f"{programs}:/usr/bin:/bin:/usr/sbin")
+        for number, command, expected in found:
+            got = output(command, env)
+            if not pattern(expected).fullmatch(got):
+                failed = True
+                print(f"{page}, line {number}: $ {command}\nexpected:\n" + "\n".join(expected) + f"\ngot:\n{got}")
+    print(f"{len(found)} examples")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
