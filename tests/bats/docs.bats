@@ -21,10 +21,32 @@ examples() {
 
 @test "each option, with an example" { examples user/options.md; }
 
+@test "running jobs" { examples user/running.md; }
+
+@test "the first job" { examples ../README.md; }
+
+@test "commands are examples that are run, or said to be for reading" {
+    # A prompt stands only where examples.py looks for it.
+    run grep -rnE '^([$#] )(srun|sbatch|salloc|pyxis|make)' "$root/docs" --include=*.md
+    [ "$(grep -vc "docs/user/\(options\|running\)\.md:" <<<"${output:-docs/user/options.md:}")" = 0 ] || { echo "$output"; false; }
+}
+
 @test "each option has an example" {
     local option
     for option in $(srun --help | grep -oE -- '--(no-)?container-[a-z-]+' | sort -u); do
         [ "$option" != --container ] || continue
         grep -q "^\$ .* $option\b" "$root/docs/user/options.md" || { echo "no example: $option"; false; }
     done
+}
+
+@test "the messages that the page of troubles names are those of the programs" {
+    local message
+    while read -r message; do
+        case $message in
+            # Slurm's own.
+            unrecognized*) continue ;;
+        esac
+        grep -qrF -- "$message" "$root"/{runtime,plugin}/src "$root/packaging/deb" || [ "$message" = "unknown field" ] ||
+            { echo "nobody says: $message"; false; }
+    done < <(sed -n 's/^| `\([^`]*\)`.*/\1/p' "$root/docs/admin/troubleshooting.md")
 }
