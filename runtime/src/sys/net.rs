@@ -15,7 +15,7 @@ pub fn loopback_up() -> Result<()> {
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: 0 },
     };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     let flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
     request.ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_flags: flags };
