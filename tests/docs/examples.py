@@ -3,7 +3,7 @@
 that is expected.
 
 `examples.py PAGE`, in the directory and as the user who runs them. "..." in a line stands for any text, and as a line for any
-lines. Output is both streams, without what pyxis tells of an import. Images of public registries are those of the test registry:
+lines. Output is both streams, without what pyxis tells of an import and Slurm of waiting and exit codes. Images of public registries are those of the test registry:
 variables IMAGE_debian=..., IMAGE_app=... say where. Prints what differs; exits 1 if anything does, or if there is no example.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-IMPORT = re.compile(r"pyxis: (importing|imported) docker image: |pyxis: importing: ")
+NOISE = re.compile(r"pyxis: (importing|imported) docker image: |pyxis: importing: |srun: job \d+ |srun: error: \w+: task 0: Exited with ")
 # Stands in for srun: the images, and no lines about waiting for nodes.
 SRUN = """#!/bin/sh
 for word; do
@@ -60,7 +60,7 @@ def output(command, env):
     run = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                          env=env, timeout=300, check=False)
     lines = run.stdout.decode(errors="replace").splitlines(keepends=True)
-    return "".join(line for line in lines if not IMPORT.search(line))
+    return "".join(line for line in lines if not NOISE.search(line))
 
 
 def main(page):
