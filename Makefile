@@ -85,7 +85,7 @@ check:
 	shellcheck $(SCRIPTS)
 	shellcheck --shell=bash tests/bats/*.bash tests/packages/*.bash
 	mandoc -T lint -W warning docs/man/*
-	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats tests/slinky/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
+	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats tests/slinky/*.bats tests/memcheck/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
 
 # Writes spank-sys/src/bindings.rs from the installed slurm/spank.h; needs libslurm-dev and libclang.
 bindings:
