@@ -8,7 +8,7 @@ INSTALL ?= install
 SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh \
 	$(shell grep -rlE '^\#!/bin/(ba)?sh' packaging)
 
-.PHONY: build install packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix check bench
+.PHONY: build install packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix test-aarch64 check bench
 
 build:
 	cargo build --release --locked
@@ -78,6 +78,10 @@ test-rungs: setup
 
 test-matrix: setup
 	tests/run --matrix
+
+# The unit tests on another machine, under qemu-user.
+test-aarch64: setup
+	tests/aarch64/run
 
 check:
 	cargo fmt --all --check
