@@ -12,7 +12,7 @@ use crate::sys::mount::open_tree_clone;
 use rustix::fd::OwnedFd;
 use std::path::Path;
 
-/// Covers every stand_ins path with the program, whatever the image and the mounts have there. Where that fails, whoever
+/// Covers every path that wants it with the program, whatever the image and the mounts have there. Where that fails, whoever
 /// starts what is there will say so.
 pub fn cover(mounter: &mut Mounter<'_, '_>, tree: &Tree<'_>, plan: &Plan, report: &mut dyn FnMut(String)) {
     let Some(program) = stand_in::program().filter(|_| !plan.stand_ins.is_empty()) else {
