@@ -217,15 +217,25 @@ impl PolicyConfig {
 
     /// Refuses what a plan has decided for.
     pub fn check_plan(&self, plan: &Plan) -> Result<()> {
-        for (decided, allowed, name) in [
-            (plan.mount_home, self.mount_home, "mount_home"),
-            (plan.writable, self.writable, "writable"),
-            (plan.remap_root, self.remap_root, "remap_root"),
+        for (decided, allowed, name, without) in [
+            (
+                plan.mount_home,
+                self.mount_home,
+                "mount_home",
+                "no-container-mount-home",
+            ),
+            (plan.writable, self.writable, "writable", "container-readonly"),
+            (
+                plan.remap_root,
+                self.remap_root,
+                "remap_root",
+                "no-container-remap-root",
+            ),
         ] {
             if decided && !allowed {
                 let option = name.replace('_', "-");
                 return Err(Error::Denied(format!(
-                    "the site's policy.{name} = false forbids --container-{option}: use --no-container-{option}"
+                    "the site's policy.{name} = false forbids --container-{option}: use --{without}"
                 )));
             }
         }
@@ -248,7 +258,7 @@ pub fn check_path(rule: &str, allowed: Option<&Allowed>, file: impl AsFd) -> Res
 }
 
 /// Where an open file is, as the kernel has found it.
-fn path_of(file: impl AsFd) -> Result<PathBuf> {
+pub(crate) fn path_of(file: impl AsFd) -> Result<PathBuf> {
     let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     std::fs::read_link(Path::new(&link))
         .map_err(|error| Error::sys("look where a file is", format!("readlink({link})"), error))

@@ -119,12 +119,16 @@ denies() { fails "the site's policy.mount_sources forbids $1 (allowed: $DATA/$al
 }
 
 @test "home, writing and root inside, also when they are the site's or the user's default" {
-    local option
+    local option without
     words=(true)
     for option in mount_home writable remap_root; do
+        without=--no-container-${option/_/-}
+        [ "$option" != writable ] || without=--container-readonly
         policy "$option = false"
         tiny "--container-${option/_/-}"
-        fails "the site's policy.$option = false forbids --container-${option/_/-}: use --no-container-${option/_/-}"
+        fails "the site's policy.$option = false forbids --container-${option/_/-}: use $without"
+        tiny "$without"
+        ok
         tiny
         ok
     done

@@ -11,7 +11,7 @@ use crate::policy;
 use crate::privilege::as_user;
 use crate::sys::credentials::may_use;
 use crate::sys::mount::{Change, mount_setattr, open_tree_clone};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -176,8 +176,7 @@ pub fn bind(file: &OwnedFd, options: &MountOptions, origin: Origin) -> Result<Ac
 
 /// Device nodes are wanted here: the source is one, or is `/dev` or a part of it, or holds `/dev`.
 fn holds_devices(file: impl AsFd, kind: FileType) -> bool {
-    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    let below = std::fs::read_link(link).is_ok_and(|path| path == Path::new("/") || path.starts_with("/dev"));
+    let below = policy::path_of(file).is_ok_and(|path| path == Path::new("/") || path.starts_with("/dev"));
     below || matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
 }
 
