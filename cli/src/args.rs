@@ -15,7 +15,7 @@ pub struct Args {
 }
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Global {
     /// Image store [default: the node's store for root, else $XDG_DATA_HOME/pyxis or ~/.local/share/pyxis]
     #[arg(long, global = true, value_name = "DIR", env = "PYXIS_STORE")]

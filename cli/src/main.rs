@@ -1,14 +1,19 @@
-//! The `pyxis` command. Called by the name `worker` it is the import worker of the plugin and of itself.
+//! The `pyxis` command. Called by the name `worker` it is the import worker of the plugin and of itself; by the names `enroot`,
+//! `singularity` and `apptainer` it understands the words of those.
 #![forbid(unsafe_code)]
 
 mod args;
 mod check;
+mod container;
+mod enroot;
 mod images;
 #[cfg(test)]
 mod manual;
 mod openpgp;
 mod pull;
 mod settings;
+mod singularity;
+mod tell;
 mod verify;
 
 use args::{Args, Command};
@@ -24,6 +29,12 @@ fn main() -> ExitCode {
     let name = arguments.first().and_then(|path| Path::new(path).file_name()?.to_str());
     if name == Some(pyxis_runtime::worker::PROGRAM) {
         return pyxis_runtime::worker::main(arguments.get(1..).unwrap_or_default(), openpgp::check);
+    }
+    match name {
+        Some("enroot") => return enroot::main(),
+        Some("singularity") => return singularity::main("singularity"),
+        Some("apptainer") => return singularity::main("apptainer"),
+        _ => {}
     }
     let args = Args::parse();
     let done = |()| ExitCode::SUCCESS;

@@ -5,7 +5,7 @@ use crate::args::Global;
 use pyxis_runtime::config::Config;
 use pyxis_runtime::config::load::{Owned, Sources, load_site};
 use pyxis_runtime::import::Workers;
-use pyxis_runtime::plan::Identity;
+use pyxis_runtime::privilege::caller;
 use pyxis_runtime::start::load_config;
 use pyxis_runtime::{Error, Result};
 use std::collections::BTreeMap;
@@ -58,15 +58,6 @@ fn site_files(warn: &mut dyn FnMut(String)) -> Result<Config> {
     Ok(loaded.config)
 }
 
-/// Who runs this command.
-pub fn caller() -> Identity {
-    Identity {
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
-        groups: Vec::new(),
-    }
-}
-
 /// The caller's variables; neither settings nor credentials are in one that is not text.
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
@@ -75,7 +66,7 @@ pub fn environment() -> BTreeMap<String, String> {
 }
 
 /// `$XDG_DATA_HOME/pyxis`, else `~/.local/share/pyxis`.
-fn users_store() -> Result<PathBuf> {
+pub fn users_store() -> Result<PathBuf> {
     let absolute = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -85,4 +76,16 @@ fn users_store() -> Result<PathBuf> {
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("pyxis"))
         .ok_or_else(|| Error::Request("neither HOME nor XDG_DATA_HOME is set: give --store DIR".to_owned()))
+}
+
+/// Where relative paths begin.
+pub fn working_directory() -> Result<PathBuf> {
+    std::env::current_dir().map_err(|error| Error::sys("find the working directory", "getcwd", error))
+}
+
+/// What new files are closed to.
+pub fn umask() -> u32 {
+    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    nix::sys::stat::umask(mask);
+    mask.bits()
 }

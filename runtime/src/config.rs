@@ -24,6 +24,7 @@ use crate::pack::Compression;
 use crate::plan::Unshare;
 use crate::policy::PolicyConfig;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::{Table, Value};
@@ -283,6 +284,16 @@ impl Default for WorkerConfig {
             user: "pyxis".to_owned(),
         }
     }
+}
+
+/// Mounts in the form of fstab(5), one for each line, of somebody who starts a container for himself. Errors begin with
+/// `origin`.
+pub fn mounts_of_lines(text: &str, origin: &str, env: &BTreeMap<String, String>) -> Result<Vec<MountSpec>> {
+    let file = files::TextFile {
+        path: origin.to_owned(),
+        text: text.to_owned(),
+    };
+    Ok(fstab::in_order(fstab::parse(&file, Some(env), Error::Request)?))
 }
 
 impl Config {

@@ -38,6 +38,7 @@ pub mod reference;
 pub mod report;
 pub mod request;
 pub mod rootfs;
+pub mod rootless;
 pub mod save;
 pub mod stand_in;
 pub mod start;

@@ -10,6 +10,19 @@ use caps::Capability;
 use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
+/// How ids show that a user namespace does not map (user_namespaces(7), "overflow" ids).
+pub const NO_ID: u32 = 65534;
+
+/// Who runs this process. Groups that his user namespace does not map show as [`NO_ID`], and still count.
+pub fn caller() -> Identity {
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    Identity {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
+    }
+}
+
 /// The bit mask of some capabilities.
 pub fn mask(capabilities: &[Capability]) -> u64 {
     capabilities
@@ -27,9 +40,13 @@ pub fn as_user<T>(identity: &Identity, action: impl FnOnce() -> Result<T>) -> Re
         .map(Gid::as_raw)
         .collect();
     let before = credentials::capget()?;
-    credentials::set_thread_groups(&identity.groups)?;
+    // Who works for himself may not even set the groups that he has.
+    let others = (groups != identity.groups).then_some(groups.as_slice());
+    if others.is_some() {
+        credentials::set_thread_groups(&identity.groups)?;
+    }
     let result = enter_user(identity, before).and_then(|()| action());
-    let restored = leave_user(before, Some(&groups), parent);
+    let restored = leave_user(before, others, parent);
     // The first error wins; that we could not become ourselves again must not be lost either.
     match (result, restored) {
         (result, Ok(())) => result,
@@ -48,9 +65,11 @@ pub fn errno(error: &Error) -> rustix::io::Errno {
     rustix::io::Errno::from_raw_os_error(error.errno().unwrap_or(libc::EIO))
 }
 
-/// A file or directory that nobody but root can write, as its owner and mode say.
+/// A file or directory that nobody but root can write, as its owner and mode say. In a user's own namespace root is one of
+/// those who have no id there: what such a runtime trusts can do what its user can, and no more.
 pub fn only_root_can_write(stat: &rustix::fs::Stat) -> bool {
-    stat.st_uid == 0 && stat.st_mode & 0o022 == 0
+    let is_roots = stat.st_uid == 0 || stat.st_uid == NO_ID && !rustix::process::geteuid().is_root();
+    is_roots && stat.st_mode & 0o022 == 0
 }
 
 /// Runs `action` with the user's ids for files that it makes, and with all rights that the caller has: they belong to him
@@ -132,13 +151,23 @@ fn change_ids(identity: &Identity, keep_capabilities: bool) -> Result<()> {
     let failed = |call: &str, error: nix::Error| Error::sys("become the user", call, error);
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).map_err(|error| failed("setgroups", error))?;
+    let before = (
+        Uid::effective(),
+        getgroups().map_err(|error| failed("getgroups", error))?,
+    );
+    // Who works for himself may not even set the groups that he has.
+    if before.1 != groups {
+        setgroups(&groups).map_err(|error| failed("setgroups", error))?;
+    }
     setresgid(gid, gid, gid).map_err(|error| failed("setresgid", error))?;
     credentials::set_keepcaps(keep_capabilities)?;
     setresuid(uid, uid, uid).map_err(|error| failed("setresuid", error))?;
     // The user may signal this process now, but not trace it and not have a core file of it, whatever
-    // /proc/sys/fs/suid_dumpable says: its memory is a copy of its host's. The next exec lifts this.
-    set_dumpable(false).map_err(|error| failed("prctl(PR_SET_DUMPABLE)", error))?;
+    // /proc/sys/fs/suid_dumpable says: its memory is a copy of its host's. The next exec lifts this. Who was the user before
+    // has no secrets from himself.
+    if before.0 != uid {
+        set_dumpable(false).map_err(|error| failed("prctl(PR_SET_DUMPABLE)", error))?;
+    }
     credentials::set_keepcaps(false)
 }
 

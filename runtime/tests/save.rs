@@ -18,7 +18,7 @@ use pyxis_runtime::Result;
 use pyxis_runtime::image::ImageConfig;
 use pyxis_runtime::namespaces::Namespaces;
 use pyxis_runtime::pack::{Compression, Options, pack_layer};
-use pyxis_runtime::save::{LayerFile, Save, Saved, Saver};
+use pyxis_runtime::save::{Form, LayerFile, Save, Saved, Saver};
 use pyxis_runtime::sys::cgroup::Groups;
 use pyxis_runtime::sys::process::{self, Exit};
 use rustix::mount::MountPropagationFlags;
@@ -64,6 +64,7 @@ fn job(made: &Namespaces, layers: &[OwnedFd], target: &Path) -> Save {
         upper: made.upper.try_clone().unwrap(),
         user_marks: false,
         config: None,
+        form: Form::Squashfs,
         groups: Groups::default(),
         mounts: None,
         compression: Compression::Zstd { level: 1 },

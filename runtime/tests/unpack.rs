@@ -19,7 +19,7 @@ use pyxis_runtime::namespaces::Namespaces;
 use pyxis_runtime::pack::{Compression, Options, pack_layer};
 use pyxis_runtime::plan::Plan;
 use pyxis_runtime::rootfs::{Base, Lower};
-use pyxis_runtime::save::{Save, Saver};
+use pyxis_runtime::save::{Form, Save, Saver};
 use pyxis_runtime::sys::cgroup::Groups;
 use pyxis_runtime::sys::process::{self, Exit};
 use pyxis_runtime::unpack::Unpacker;
@@ -254,6 +254,7 @@ fn it_can_be_saved() {
         upper: made.upper.try_clone().unwrap(),
         user_marks: false,
         config: None,
+        form: Form::Squashfs,
         groups: Groups::default(),
         mounts: None,
         compression: Compression::Zstd { level: 1 },

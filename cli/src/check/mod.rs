@@ -12,6 +12,7 @@ use crate::settings;
 use pyxis_runtime::check::{Finding, Node, Status, Subject, look};
 use pyxis_runtime::config::Config;
 use pyxis_runtime::config::load::Sources;
+use pyxis_runtime::privilege::caller;
 use pyxis_runtime::{Error, Result};
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ const SETTINGS: Subject = Subject::new("settings", "settings");
 pub fn run(args: &Check, global: &Global) -> Result<ExitCode> {
     let (settings, config) = read_settings(global);
     let slurm = slurm::look();
-    let caller = settings::caller();
+    let caller = caller();
     let mut findings = settings;
     findings.extend(look(&Node {
         caller: &caller,

@@ -169,6 +169,11 @@ impl Data {
 }
 
 impl Kept<'_> {
+    /// The container's directory, for messages.
+    pub fn directory(&self) -> &Path {
+        &self.path
+    }
+
     /// What the container is made of; `None` when there is no such container.
     pub fn record(&self, key: &Key) -> Result<Option<Record>> {
         let failed = |error| explain(&self.path.join(RECORD), "read", error);

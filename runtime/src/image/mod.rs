@@ -25,7 +25,7 @@ pub use secret::Secret;
 pub(crate) type Result<T, E = crate::error::Error> = std::result::Result<T, E>;
 
 /// Text of a stranger (a registry, an image) made fit for one line of a message: no control characters, not long.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     const MAX: usize = 200;
     let mut line: String = text
         .trim()

@@ -3,15 +3,15 @@
 #![forbid(unsafe_code)]
 
 use super::source::Source;
-use super::{Import, Imported, users};
+use super::{Import, Imported};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::image::BlobDescriptor;
 use crate::image::file::{self, Part, cannot_open, name_of, open_regular};
 use crate::image::local::layout::blob_name;
 use crate::image::local::{Ask, Found, Inspected, Wanted};
-use crate::image::{BlobDescriptor, Platform};
 use crate::plan::Identity;
-use crate::privilege::as_user;
+use crate::privilege::{self, as_user};
 use crate::reference::{ClientImage, Form, Local};
 use crate::report::{Report, Trace};
 use crate::worker::protocol::InspectRequest;
@@ -75,7 +75,7 @@ impl Import<'_> {
         let user = self.user();
         let ask = Ask {
             image: local.path.display().to_string(),
-            platform: Platform::host(),
+            platform: self.platform.clone(),
             wanted: local.tag.clone().map_or(Wanted::Only, Wanted::Named),
         };
         let opened = trace.phase("resolve", || {
@@ -97,7 +97,7 @@ impl Import<'_> {
         let (user, name) = (self.user(), image.to_string());
         let ask = Ask {
             image: name.clone(),
-            platform: Platform::host(),
+            platform: self.platform.clone(),
             wanted: Wanted::Rather(image.name()),
         };
         let (holder, path) = (Holder::Archive(archive), Path::new(&name));
@@ -129,7 +129,7 @@ impl Import<'_> {
     pub(super) fn user(&self) -> User<'_> {
         let become_user = self.workers.requester();
         User {
-            identity: become_user.cloned().unwrap_or_else(users::caller),
+            identity: become_user.cloned().unwrap_or_else(privilege::caller),
             become_user,
         }
     }

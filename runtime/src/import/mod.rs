@@ -62,6 +62,8 @@ pub struct Import<'a> {
     pub workers: &'a Workers,
     /// Whose credentials are used.
     pub requester: &'a Requester,
+    /// What the image is to run on.
+    pub platform: &'a Platform,
 }
 
 /// An image of a registry.
@@ -77,7 +79,7 @@ impl Import<'_> {
     /// Asks the registry. Something else can be done while it answers.
     pub fn ask(&self, image: Remote<'_>) -> Result<Resolving> {
         self.workers
-            .start_resolve(image.reference, &Platform::host(), image.registry)
+            .start_resolve(image.reference, self.platform, image.registry)
     }
 
     /// Makes the image available and opens its packs.
@@ -124,7 +126,7 @@ impl Import<'_> {
         trace.count("downloaded_bytes", download.bytes);
         trace.count("downloaded_layers", download.layers as u64);
         trace.count("cached_layers", (layers.len() - download.layers) as u64);
-        let image = manifest.resolve(config, name, &Platform::host())?;
+        let image = manifest.resolve(config, name, self.platform)?;
         if download.config || at_hand {
             self.check_diff_ids(&image)?;
             self.store.publish_config(&image.config_digest, &image.config_bytes)?;

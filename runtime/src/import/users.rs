@@ -1,4 +1,4 @@
-//! The users that an import's processes are: the service user that parses what comes from outside, and the caller.
+//! The service user, which an import's processes are that parse what comes from outside.
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
@@ -34,16 +34,6 @@ fn find(passwd: &str, name: &str) -> Option<Identity> {
         gid,
         groups: Vec::new(),
     })
-}
-
-/// Who runs this process.
-pub(super) fn caller() -> Identity {
-    let groups = rustix::process::getgroups().unwrap_or_default();
-    Identity {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
-    }
 }
 
 #[cfg(test)]

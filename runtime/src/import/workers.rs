@@ -10,6 +10,7 @@ use crate::image::local::Inspected;
 use crate::image::{CredentialQuery, Credentials, Manifest, Platform, RegistryConfig};
 use crate::pack::Summary;
 use crate::plan::Identity;
+use crate::privilege;
 use crate::reference::Reference;
 use crate::report::{PATIENCE, Report, wait_readable};
 use crate::sys::cgroup::Groups;
@@ -60,8 +61,11 @@ struct Users {
 }
 
 impl Workers {
-    /// The installed worker program, for imports that root does on behalf of a user.
+    /// The installed worker program, for what root does on behalf of a user. A user's own runtime is its own worker.
     pub fn open(config: &WorkerConfig, requester: &Identity) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Self::of_this_program(config);
+        }
         let program = Program::open_trusted(&config.path)?;
         let service = users::service_user(&config.user)?;
         Ok(Workers {
@@ -76,7 +80,7 @@ impl Workers {
     /// This program itself. Only root has anybody to become; everybody else imports as what they are.
     pub fn of_this_program(config: &WorkerConfig) -> Result<Self> {
         let program = Program::current()?;
-        let me = users::caller();
+        let me = privilege::caller();
         let users = match me.uid {
             0 => Some(Users {
                 service: users::service_user(&config.user)?,

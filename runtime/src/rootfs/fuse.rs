@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 const DEVICE: (u32, u32) = (10, 229);
 /// A node of it on the runtime's own tmpfs: the host's may be closed to users.
 const NODE: &str = "fuse";
+/// The host's.
+const HOST_NODE: &str = "/dev/fuse";
 /// The user is root in the namespace of the mounts.
 const ROOT: Identity = Identity {
     uid: 0,
@@ -204,13 +206,26 @@ fn connected(count: usize, device: BorrowedFd<'_>, link: &OwnedFd) -> Result<Vec
 /// A node of the device that the user may open, behind which there is FUSE. Whether he gets one is what the site's policy
 /// has decided; the host's own may be closed to users.
 pub fn device() -> Result<OwnedFd> {
-    let nodes = Nodes::default();
-    nodes.make(NODE, FileType::CharacterDevice, DEVICE, 0o666)?;
-    let node = nodes.path(NODE)?;
+    let node = match rustix::process::geteuid().is_root() {
+        true => own_node()?,
+        // Who may make no nodes has the host's or none.
+        false => host_node()?,
+    };
     open_device(node.as_fd())?;
     // The device may be there without its file system, and then the next rung is the one to take.
     FsContext::open("fuse")?;
     Ok(node)
+}
+
+fn own_node() -> Result<OwnedFd> {
+    let nodes = Nodes::default();
+    nodes.make(NODE, FileType::CharacterDevice, DEVICE, 0o666)?;
+    nodes.path(NODE)
+}
+
+fn host_node() -> Result<OwnedFd> {
+    rustix::fs::open(HOST_NODE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Error::sys("open the FUSE device", format!("open({HOST_NODE})"), error))
 }
 
 pub(super) fn open_device(node: BorrowedFd<'_>) -> Result<OwnedFd> {

@@ -1,5 +1,6 @@
-//! What an image's configuration says, kept in the saved file in the form that enroot gives it: `/etc/environment` with
-//! the variables, `/etc/rc` that enters the working directory and executes entrypoint and command.
+//! What an image's configuration says, kept in the saved file. In the form that enroot gives it: `/etc/environment` with
+//! the variables, `/etc/rc` that enters the working directory and executes entrypoint and command. In Singularity's: files
+//! below `/.singularity.d`.
 //!
 //! A layered image's own `/etc/environment` has no effect in a container, but in a squashfs file it has: so it is
 //! replaced, unless it is a change that was made in the container, which wins. An `/etc/rc` that is there stays.
@@ -8,6 +9,7 @@
 use super::merge::Merged;
 use crate::error::Result;
 use crate::image::ImageConfig;
+use crate::image::singularity::DIRECTORY;
 use crate::pack::squashfs::{Attributes, Body, NodeId, Writer};
 
 /// An environment file that is larger is cut.
@@ -18,7 +20,9 @@ pub fn keep(image: &ImageConfig, merged: &mut Merged<'_>, writer: &mut Writer<'_
     if image.env.is_empty() && rc(image).is_empty() {
         return Ok(());
     }
-    let Some(etc) = directory(merged)? else { return Ok(()) };
+    let Some(etc) = directory(merged, NodeId::ROOT, b"etc")? else {
+        return Ok(());
+    };
     if !image.env.is_empty() {
         let own = merged.environment.take().unwrap_or_default();
         let variables = environment(&image.env, &own);
@@ -31,18 +35,41 @@ pub fn keep(image: &ImageConfig, merged: &mut Merged<'_>, writer: &mut Writer<'_
     Ok(())
 }
 
-/// `/etc`, made if it is missing; nothing when that name is something else.
-fn directory(merged: &mut Merged<'_>) -> Result<Option<NodeId>> {
-    if let Some(etc) = merged.tree.child(NodeId::ROOT, b"etc") {
-        let is_directory = merged
-            .tree
-            .get(etc)
-            .is_some_and(|node| matches!(node.body, Body::Directory(_)));
-        return Ok(is_directory.then_some(etc));
+/// Adds the files of an image that was built by Singularity. What is there already is an image of its own.
+pub fn keep_as_singularity_does(image: &ImageConfig, merged: &mut Merged<'_>, writer: &mut Writer<'_>) -> Result<()> {
+    if merged.tree.child(NodeId::ROOT, DIRECTORY.as_bytes()).is_some() {
+        return Ok(());
     }
-    let etc = merged.tree.add(Attributes::with_mode(0o755), Body::directory())?;
-    merged.tree.link(NodeId::ROOT, b"etc", etc);
-    Ok(Some(etc))
+    let Some(top) = directory(merged, NodeId::ROOT, DIRECTORY.as_bytes())? else {
+        return Ok(());
+    };
+    if let Some(env) = directory(merged, top, b"env")? {
+        let script = exports(&image.env);
+        add(
+            merged,
+            writer,
+            env,
+            b"10-docker2singularity.sh",
+            0o755,
+            script.as_bytes(),
+        )?;
+    }
+    let labels = serde_json::to_vec_pretty(&image.labels).unwrap_or_default();
+    add(merged, writer, top, b"labels.json", 0o644, &labels)?;
+    let runscript = format!("#!/bin/sh\n{}", run(image));
+    add(merged, writer, top, b"runscript", 0o755, runscript.as_bytes())
+}
+
+/// A directory, made if it is missing; nothing when that name is something else.
+fn directory(merged: &mut Merged<'_>, parent: NodeId, name: &[u8]) -> Result<Option<NodeId>> {
+    if let Some(found) = merged.tree.child(parent, name) {
+        let node = merged.tree.get(found);
+        let is_directory = node.is_some_and(|node| matches!(node.body, Body::Directory(_)));
+        return Ok(is_directory.then_some(found));
+    }
+    let made = merged.tree.add(Attributes::with_mode(0o755), Body::directory())?;
+    merged.tree.link(parent, name, made);
+    Ok(Some(made))
 }
 
 fn add(
@@ -100,6 +127,12 @@ fn rc(image: &ImageConfig) -> String {
         script.push_str(&format!("cd {directory} && unset OLDPWD || exit 1\n\n"));
     }
     script.push_str("if [ -s /etc/rc.local ]; then\n    . /etc/rc.local\nfi\n\n");
+    script.push_str(&run(image));
+    script
+}
+
+/// The lines of a script that execute what the image is for, with the words that the script was given in place of its own.
+fn run(image: &ImageConfig) -> String {
     let words = |words: &[String]| {
         words
             .iter()
@@ -110,9 +143,31 @@ fn rc(image: &ImageConfig) -> String {
     if entrypoint.is_empty() && cmd.is_empty() {
         cmd.push_str(" '/bin/sh'");
     }
-    script.push_str(&format!(
-        "if [ $# -gt 0 ]; then\n    exec{entrypoint} \"$@\"\nelse\n    exec{entrypoint}{cmd}\nfi\n"
-    ));
+    format!("if [ $# -gt 0 ]; then\n    exec{entrypoint} \"$@\"\nelse\n    exec{entrypoint}{cmd}\nfi\n")
+}
+
+/// A script that sets the variables, but for those that somebody has set before; the search path is the image's.
+fn exports(variables: &[String]) -> String {
+    let mut script = "#!/bin/sh\n".to_owned();
+    for (name, value) in variables.iter().filter_map(|entry| entry.split_once('=')) {
+        let is_name =
+            |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || at > 0 && byte.is_ascii_digit();
+        if name.is_empty() || !name.bytes().enumerate().all(is_name) {
+            continue;
+        }
+        let mut text = String::with_capacity(value.len());
+        for letter in value.chars() {
+            if matches!(letter, '\\' | '"' | '$' | '`') {
+                text.push('\\');
+            }
+            text.push(letter);
+        }
+        let line = match name {
+            "PATH" => format!("export PATH=\"{text}\"\n"),
+            name => format!("export {name}=\"${{{name}:-\"{text}\"}}\"\n"),
+        };
+        script.push_str(&line);
+    }
     script
 }
 

@@ -1,7 +1,7 @@
 //! From a running container to what is saved of it.
 #![forbid(unsafe_code)]
 
-use super::{LayerFile, Save};
+use super::{Form, LayerFile, Save};
 use crate::config::Config;
 use crate::containers::{Description, Held, Kind, Layer};
 use crate::error::{Error, Result};
@@ -51,6 +51,7 @@ pub fn of_container(
         upper,
         user_marks: description.record.user_marks,
         config: Some(description.record.config.clone()),
+        form: Form::Squashfs,
         groups: destination.groups,
         mounts: destination.mounts,
         compression: config.store.compression()?,

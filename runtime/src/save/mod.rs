@@ -29,17 +29,22 @@ pub(crate) use upper::Upper;
 
 use crate::error::{Error, Result};
 use crate::image::ImageConfig;
+use crate::image::file::sif::write as sif;
 use crate::pack::squashfs::format::{SUPERBLOCK_SIZE, Superblock, flag};
 use crate::pack::squashfs::reader::ReadAt;
 use crate::pack::squashfs::{Compression, Writer, Written};
 use crate::plan::Identity;
 use crate::privilege::surrender_thread;
 use crate::sys::cgroup::Groups;
+use crate::sys::mount::FsContext;
 use marks::Marks;
 use rustix::fd::OwnedFd;
+use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is saved, and where.
 #[derive(Debug)]
@@ -56,8 +61,10 @@ pub struct Save {
     pub upper: OwnedFd,
     /// The overlay keeps its marks in `user.overlay.*`, as it does when it is mounted with `userxattr`.
     pub user_marks: bool,
-    /// The image's configuration, where the layers do not hold it themselves as `/etc/rc` and `/etc/environment`.
+    /// The image's configuration, where the layers do not hold it themselves in files.
     pub config: Option<ImageConfig>,
+    /// What the file becomes.
+    pub form: Form,
     /// The control groups in which it is done: the job's, whose limits and whose end are meant for it.
     pub groups: Groups,
     /// The mount namespace that the path is meant in, when it is not the caller's.
@@ -66,6 +73,45 @@ pub struct Save {
     pub compression: Compression,
     /// Threads that compress.
     pub threads: usize,
+}
+
+/// A kind of image file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// A squashfs file system, which describes itself as enroot's do.
+    Squashfs,
+    /// One in a SIF file, which describes itself as Singularity's do.
+    Sif {
+        /// The machine that it is for, as Go calls it.
+        machine: String,
+        /// A number that no other file has.
+        id: [u8; 16],
+    },
+}
+
+impl Form {
+    /// Where the file system begins in the file.
+    fn origin(&self) -> u64 {
+        match self {
+            Form::Squashfs => 0,
+            Form::Sif { .. } => sif::DATA,
+        }
+    }
+
+    /// What is before it.
+    fn head(&self, size: u64) -> Result<Vec<u8>> {
+        let Form::Sif { machine, id } = self else {
+            return Ok(Vec::new());
+        };
+        let made = SystemTime::now().duration_since(UNIX_EPOCH);
+        sif::head(&sif::Facts {
+            size,
+            machine,
+            made: made.map_or(0, |time| time.as_secs()),
+            id: *id,
+            name: "squashfs",
+        })
+    }
 }
 
 /// A squashfs file system: an open file, or a part of one.
@@ -102,6 +148,11 @@ pub struct Saved {
     pub copied: u64,
 }
 
+/// A directory without anything in it, attached nowhere: what is written over an image of which nothing has changed.
+pub fn nothing() -> Result<OwnedFd> {
+    FsContext::open("tmpfs")?.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
 /// Memory that names and block lists may take.
 const MEMORY_MAX: usize = 2 << 30;
 
@@ -120,7 +171,7 @@ fn check_memory(bytes: usize) -> Result<()> {
 fn write(save: &Save, marks: &Marks, output: &File) -> Result<Saved> {
     let shape = Shape::choose(&save.layers, save.compression)?;
     let mut writer = Writer::with_thread_start(
-        output,
+        (output, save.form.origin()),
         shape.compression,
         shape.block_size,
         save.threads,
@@ -130,11 +181,22 @@ fn write(save: &Save, marks: &Marks, output: &File) -> Result<Saved> {
     surrender_thread()?;
     let mut merged = merge::merge(upper, &save.layers, writer.memory())?;
     if let Some(image) = &save.config {
-        config::keep(image, &mut merged, &mut writer)?;
+        match save.form {
+            Form::Squashfs => config::keep(image, &mut merged, &mut writer)?,
+            Form::Sif { .. } => config::keep_as_singularity_does(image, &mut merged, &mut writer)?,
+        }
     }
     let copied = copy::contents(&mut merged, &shape, &mut writer)?;
     let Written { size, inodes } = writer.finish(&merged.tree)?;
-    Ok(Saved { size, inodes, copied })
+    let head = save.form.head(size)?;
+    output
+        .write_all_at(&head, 0)
+        .map_err(|error| Error::sys("write the head of the file", "pwrite", error))?;
+    Ok(Saved {
+        size: size + head.len() as u64,
+        inodes,
+        copied,
+    })
 }
 
 /// How the saved file is compressed.

@@ -10,7 +10,9 @@ use crate::image::file::{self, trust};
 use crate::import::Workers;
 use crate::policy::{self, Allowed};
 use crate::report::{Report, Trace};
-use crate::rootfs::{Lower, Lowers};
+use crate::rootfs::{Lower, Lowers, Rung};
+use crate::sys::mount::{Change, mount_setattr, open_tree_clone};
+use rustix::mount::MountAttrFlags;
 use std::path::Path;
 
 impl Start<'_> {
@@ -23,6 +25,9 @@ impl Start<'_> {
         trace: &mut Trace,
         report: &mut dyn FnMut(Report),
     ) -> Result<(Record, Lowers)> {
+        if let Some(found) = self.directory_image(path)? {
+            return Ok(found);
+        }
         let opened = file::open(path, &self.job.cwd, &self.job.identity)?;
         policy::check_path("image_paths", allowed, &opened.file)?;
         let shown = path.display().to_string();
@@ -57,5 +62,33 @@ impl Start<'_> {
             user_marks: record.user_marks,
         };
         Ok((record, lowers))
+    }
+
+    /// A directory that is an image, under what is written: in a user's own runtime only, whose kernel reads it with his rights.
+    fn directory_image(&self, path: &Path) -> Result<Option<(Record, Lowers)>> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let path = self.job.cwd.join(path);
+        let Some(directory) = file::open_directory(&path, &self.job.identity)? else {
+            return Ok(None);
+        };
+        let mount = open_tree_clone(directory, false)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        mount_setattr(&mount, Change::Add(flags), false)?;
+        let record = Record {
+            image: path.display().to_string(),
+            manifest: None,
+            config: ImageConfig::default(),
+            layers: vec![Layer::File(path)],
+            user_marks: true,
+        };
+        let lowers = Lowers {
+            layers: Vec::new(),
+            rung: Rung::Kernel(vec![mount]),
+            own_files: Some(self.job.env.clone()),
+            user_marks: true,
+        };
+        Ok(Some((record, lowers)))
     }
 }

@@ -5,6 +5,7 @@ use super::Start;
 use super::rung::{Made, Wanted};
 use crate::containers::{Layer, Record};
 use crate::error::{Error, Result};
+use crate::image::Platform;
 use crate::import::{Import, Imported, Lookup, Remote, Requester, Workers};
 use crate::importer::Importer;
 use crate::privilege::as_user;
@@ -114,8 +115,8 @@ impl Start<'_> {
         report: &mut dyn FnMut(Report),
     ) -> Result<Image> {
         let store = Store::open(&self.config.store.path)?;
-        let requester = self.requester();
-        let import = self.import(&store, workers, &requester);
+        let (requester, platform) = (self.requester(), Platform::host());
+        let import = self.import(&store, workers, (&requester, &platform));
         let registry = self.config.registry.client();
         let remote = Remote {
             reference,
@@ -136,9 +137,9 @@ impl Start<'_> {
         report: &mut dyn FnMut(Report),
     ) -> Result<Image> {
         let store = Store::open(&self.config.store.path)?;
-        let requester = self.requester();
+        let (requester, platform) = (self.requester(), Platform::host());
         let lookup = workers.start_lookup(&self.job.identity)?;
-        let import = self.import(&store, workers, &requester);
+        let import = self.import(&store, workers, (&requester, &platform));
         let source = source.clone().absolute(&self.job.cwd);
         let imported = match &source {
             ImageSource::Local(local) => import.run_local(local, &self.job.cwd, trace, report)?,
@@ -148,12 +149,18 @@ impl Start<'_> {
         self.of_packs(source.to_string(), imported, lookup, trace)
     }
 
-    fn import<'a>(&'a self, store: &'a Store, workers: &'a Workers, requester: &'a Requester) -> Import<'a> {
+    fn import<'a>(
+        &'a self,
+        store: &'a Store,
+        workers: &'a Workers,
+        (requester, platform): (&'a Requester, &'a Platform),
+    ) -> Import<'a> {
         Import {
             store,
             config: self.config,
             workers,
             requester,
+            platform,
         }
     }
 

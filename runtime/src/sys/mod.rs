@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod channel;
+pub mod command;
 pub mod credentials;
 pub mod daemon;
 pub mod exec;

@@ -72,6 +72,16 @@ pub fn open(path: &Path, cwd: &Path, identity: &Identity) -> Result<ImageFile> {
     })
 }
 
+/// Opens the directory `path` as `identity`; none if it is something else.
+pub fn open_directory(path: &Path, identity: &Identity) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match as_user(identity, || Ok(rustix::fs::open(path, flags, Mode::empty())))? {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(cannot_open(path, error, identity)),
+    }
+}
+
 /// Opens a file with the caller's own rights, whatever is in it.
 pub fn open_as_caller(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

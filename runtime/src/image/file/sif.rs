@@ -8,6 +8,7 @@
 
 pub mod integrity;
 mod object;
+pub mod write;
 
 use super::Part;
 use crate::error::{Error, Result};

@@ -57,12 +57,13 @@ const COPY: usize = 1 << 20;
 impl<'f> Writer<'f> {
     /// Begins an image in `file`, which must be empty. `block_size` is a power of two from 4 KiB to 1 MiB.
     pub fn new(file: &'f File, compression: Compression, block_size: u32, threads: usize) -> Result<Self> {
-        Writer::with_thread_start(file, compression, block_size, threads, || Ok(()))
+        Writer::with_thread_start((file, 0), compression, block_size, threads, || Ok(()))
     }
 
-    /// The same; each of its threads begins with `start`, for what the threads must not have of their maker.
+    /// The same at a place in the file; each of its threads begins with `start`, for what the threads must not have of their
+    /// maker.
     pub fn with_thread_start(
-        file: &'f File,
+        (file, origin): (&'f File, u64),
         compression: Compression,
         block_size: u32,
         threads: usize,
@@ -73,7 +74,7 @@ impl<'f> Writer<'f> {
                 "squashfs has no block size {block_size}; use a power of two from 4096 to 1048576"
             )));
         }
-        let mut output = Output::new(file, SUPERBLOCK_SIZE);
+        let mut output = Output::new(file, origin, SUPERBLOCK_SIZE);
         if let Some(options) = compression.options() {
             let mut block = Vec::new();
             block.u16(u16::try_from(options.len()).unwrap_or(0) | format::METADATA_STORED);

@@ -12,18 +12,21 @@ use std::os::unix::fs::FileExt;
 /// Write-back is started after this many bytes.
 const WRITE_BACK: u64 = 8 << 20;
 
-/// An output file and how far it is written.
+/// An output file and how far it is written. Positions are those in the image.
 pub struct Output<'f> {
     file: &'f File,
+    /// Where the image begins in the file.
+    origin: u64,
     position: u64,
     started: u64,
 }
 
 impl<'f> Output<'f> {
-    /// Starts to write at `position`.
-    pub fn new(file: &'f File, position: u64) -> Self {
+    /// Starts to write at `position` of an image that begins at `origin`.
+    pub fn new(file: &'f File, origin: u64, position: u64) -> Self {
         Output {
             file,
+            origin,
             position,
             started: 0,
         }
@@ -46,14 +49,16 @@ impl<'f> Output<'f> {
     /// Pads the file, writes `superblock` to its head and gives its size.
     pub fn finish(self, superblock: &[u8]) -> Result<u64> {
         let size = self.position.next_multiple_of(PADDING);
+        let end = self.origin.saturating_add(size);
         self.file
-            .set_len(size)
-            .map_err(|error| Error::sys("write the pack", format!("ftruncate({size})"), error))?;
+            .set_len(end)
+            .map_err(|error| Error::sys("write the pack", format!("ftruncate({end})"), error))?;
         self.write_at(superblock, 0)?;
         Ok(size)
     }
 
     fn write_at(&self, bytes: &[u8], place: u64) -> Result<()> {
+        let place = self.origin.saturating_add(place);
         self.file.write_all_at(bytes, place).map_err(|error| {
             Error::sys(
                 "write the pack",
@@ -70,7 +75,8 @@ impl<'f> Output<'f> {
         if ready < WRITE_BACK {
             return;
         }
-        let _ = fadvise(self.file, self.started, NonZeroU64::new(ready), Advice::DontNeed);
+        let from = self.origin.saturating_add(self.started);
+        let _ = fadvise(self.file, from, NonZeroU64::new(ready), Advice::DontNeed);
         self.started = self.position;
     }
 }

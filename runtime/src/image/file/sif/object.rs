@@ -206,22 +206,31 @@ fn role(number: u32) -> Role {
     }
 }
 
+/// Machines by their codes.
+const MACHINES: [(&[u8], &str); 12] = [
+    (b"01", "386"),
+    (b"02", "amd64"),
+    (b"03", "arm"),
+    (b"04", "arm64"),
+    (b"05", "ppc64"),
+    (b"06", "ppc64le"),
+    (b"07", "mips"),
+    (b"08", "mipsle"),
+    (b"09", "mips64"),
+    (b"10", "mips64le"),
+    (b"11", "s390x"),
+    (b"12", "riscv64"),
+];
+
 fn machine(code: &[u8]) -> &'static str {
-    match code {
-        b"01" => "386",
-        b"02" => "amd64",
-        b"03" => "arm",
-        b"04" => "arm64",
-        b"05" => "ppc64",
-        b"06" => "ppc64le",
-        b"07" => "mips",
-        b"08" => "mipsle",
-        b"09" => "mips64",
-        b"10" => "mips64le",
-        b"11" => "s390x",
-        b"12" => "riscv64",
-        _ => "an unknown machine",
-    }
+    let found = MACHINES.iter().find(|(known, _)| *known == code);
+    found.map_or("an unknown machine", |(_, name)| name)
+}
+
+/// The code of a machine.
+pub(super) fn code(machine: &str) -> Option<&'static [u8]> {
+    let found = MACHINES.iter().find(|(_, name)| *name == machine);
+    found.map(|(code, _)| *code)
 }
 
 // The name and the extra bytes end the descriptor.

@@ -1,0 +1,162 @@
+//! Containers without a workload manager: the caller's own, made with his rights, of which this process becomes the command.
+#![forbid(unsafe_code)]
+
+mod command;
+mod kept;
+mod places;
+mod running;
+pub mod started;
+
+pub use command::{Entering, Words, execute};
+pub use kept::{Containers, empty_save};
+pub use running::Running;
+
+use crate::settings;
+use crate::tell::{Style, Teller};
+use pyxis_runtime::config::Config;
+use pyxis_runtime::containers::{Place, withdraw};
+use pyxis_runtime::image::Platform;
+use pyxis_runtime::import::{Import, Imported, Remote, Requester, Workers};
+use pyxis_runtime::privilege::caller;
+use pyxis_runtime::reference::ImageSource;
+use pyxis_runtime::report::{Report, Trace};
+use pyxis_runtime::request::Request;
+use pyxis_runtime::start::{self, Job, Prepared};
+use pyxis_runtime::store::Store;
+use pyxis_runtime::sys::command::RUN_COMMAND;
+use pyxis_runtime::{Error, Result, rootless};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The caller, and what the site and he have set.
+pub struct Here {
+    /// What a start needs to know of him; the container's id is still to be given.
+    pub job: Job,
+    /// The settings.
+    pub config: Config,
+    /// Where the node's plugin keeps the caller's containers, if it does not keep them where this command does.
+    pub node_data: Option<PathBuf>,
+    /// How lines are written.
+    pub style: Style,
+}
+
+impl Here {
+    /// Reads the settings.
+    pub fn read(style: Style) -> Result<Self> {
+        let identity = caller();
+        let env = settings::environment();
+        let place = Place {
+            runtime_path: places::runtime(&identity, &env),
+            uid: identity.uid,
+            id: String::new(),
+            member: std::process::id().to_string(),
+        };
+        let mut job = Job {
+            identity,
+            task: None,
+            env,
+            cwd: settings::working_directory()?,
+            script: None,
+            program: None,
+            stand_ins: Vec::new(),
+            gpus: None,
+            place,
+            importer: None,
+        };
+        let mut config = start::configure(&mut job, &mut |text| crate::tell::line(style.warning, &text))?;
+        let mut node_data = None;
+        if job.identity.uid != 0 {
+            config.store.path = settings::users_store()?;
+            if !config.container.data_path_is_users {
+                node_data = Some(config.container.data_path);
+                config.container.data_path = settings::users_store()?.join(places::CONTAINERS);
+                config.container.data_path_is_users = true;
+            }
+        }
+        Ok(Here {
+            job,
+            config,
+            node_data,
+            style,
+        })
+    }
+
+    /// This process enters namespaces of the caller's own, in which he may mount. Root needs none.
+    pub fn in_own_namespaces(mut self) -> Result<Self> {
+        if self.job.identity.uid != 0 {
+            rootless::enter()?;
+            // Groups look different from inside.
+            self.job.identity = caller();
+        }
+        Ok(self)
+    }
+
+    /// Makes a container that is called `id`.
+    pub fn prepare(&mut self, request: &Request, id: &str, quiet: bool) -> Result<Prepared> {
+        id.clone_into(&mut self.job.place.id);
+        let teller = Teller::new(self.style, quiet);
+        let prepared = start::prepare(request, &self.job, &self.config, &mut |report| match report {
+            // One who waits for a command to start wants to see what that prints.
+            Report::Message(_) => {}
+            report => teller.tell(report),
+        });
+        teller.finish();
+        let prepared = prepared?;
+        // Nobody is there who would answer.
+        withdraw(&self.job.place)?;
+        Ok(prepared)
+    }
+
+    /// Imports an image for `platform` into the caller's store.
+    pub fn import(&self, source: &ImageSource, platform: &Platform, quiet: bool) -> Result<Imported> {
+        let store = Store::open(&self.config.store.path)?;
+        let workers = Workers::of_this_program(&self.config.worker)?;
+        let requester = Requester {
+            task: None,
+            env: self.job.env.clone(),
+        };
+        let registry = self.config.registry.client().with_variables(&requester.env)?;
+        let import = Import {
+            store: &store,
+            config: &self.config,
+            workers: &workers,
+            requester: &requester,
+            platform,
+        };
+        let teller = Teller::new(self.style, quiet);
+        let mut report = |report| teller.tell(report);
+        let mut trace = Trace::default();
+        let imported = match source {
+            ImageSource::Registry(reference) => {
+                let remote = Remote {
+                    reference,
+                    registry: &registry,
+                };
+                import
+                    .ask(remote)
+                    .and_then(|asked| import.run(remote, asked, &mut trace, &mut report))
+            }
+            ImageSource::Local(local) => import.run_local(local, &self.job.cwd, &mut trace, &mut report),
+            ImageSource::Client(image) => import.run_client(image, &mut trace, &mut report),
+            other => Err(Error::Request(format!("{other} is used where it is, and not imported"))),
+        };
+        teller.finish();
+        imported
+    }
+
+    /// An absolute path of the caller's.
+    pub fn absolute(&self, path: &std::path::Path) -> PathBuf {
+        self.job.cwd.join(path)
+    }
+}
+
+/// The exit code of a command that could not be run, as shells have it; of everything else 1.
+pub fn exit_code(error: &Error) -> ExitCode {
+    match error {
+        Error::Sys { doing, errno, .. } if doing == RUN_COMMAND => match *errno {
+            nix::libc::ENOENT => ExitCode::from(127),
+            _ => ExitCode::from(126),
+        },
+        _ => ExitCode::FAILURE,
+    }
+}
