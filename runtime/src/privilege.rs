@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::plan::Identity;
+use crate::rootless;
 use crate::sys::credentials::{self, CapabilitySets};
 use crate::sys::process;
 use caps::Capability;
@@ -11,7 +12,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 /// How ids show that a user namespace does not map (user_namespaces(7), "overflow" ids).
-pub const NO_ID: u32 = 65534;
+const NO_ID: u32 = 65534;
 
 /// Who runs this process. Groups that his user namespace does not map show as [`NO_ID`], and still count.
 pub fn caller() -> Identity {
@@ -68,7 +69,7 @@ pub fn errno(error: &Error) -> rustix::io::Errno {
 /// A file or directory that nobody but root can write, as its owner and mode say. In a user's own namespace root is one of
 /// those who have no id there: what such a runtime trusts can do what its user can, and no more.
 pub fn only_root_can_write(stat: &rustix::fs::Stat) -> bool {
-    let is_roots = stat.st_uid == 0 || stat.st_uid == NO_ID && !rustix::process::geteuid().is_root();
+    let is_roots = stat.st_uid == 0 || stat.st_uid == NO_ID && rootless::entered();
     is_roots && stat.st_mode & 0o022 == 0
 }
 

@@ -8,6 +8,15 @@ use crate::namespaces::user::unshare_or_explain;
 use crate::privilege::caller;
 use nix::sched::CloneFlags;
 use rustix::mount::MountPropagationFlags;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// This process, or the one that it is a copy of, has moved.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+/// This is a user's own runtime, in a namespace where root has no id.
+pub fn entered() -> bool {
+    ENTERED.load(Ordering::Relaxed)
+}
 
 /// The calling process enters namespaces of its own, where it has all capabilities. It must be single-threaded, and cannot
 /// go back.
@@ -23,6 +32,7 @@ pub fn enter() -> Result<()> {
         std::fs::write(&path, &text)
             .map_err(|error| Error::sys("map the user", format!("write({path}, {:?})", text.trim_end()), error))?;
     }
+    ENTERED.store(true, Ordering::Relaxed);
     // What the host mounts later appears here too, and nothing goes the other way.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(|error| {
         Error::sys(

@@ -25,6 +25,7 @@ use pyxis_runtime::start::{self, Job, Prepared};
 use pyxis_runtime::store::Store;
 use pyxis_runtime::sys::command::RUN_COMMAND;
 use pyxis_runtime::{Error, Result, rootless};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ use std::process::ExitCode;
 pub struct Here {
     /// What a start needs to know of him; the container's id is still to be given.
     pub job: Job,
+    /// The variables that this process was started with.
+    pub env: BTreeMap<String, String>,
     /// The settings.
     pub config: Config,
     /// Where the node's plugin keeps the caller's containers, if it does not keep them where this command does.
@@ -46,7 +49,7 @@ impl Here {
         let identity = caller();
         let env = settings::environment();
         let place = Place {
-            runtime_path: places::runtime(&identity, &env),
+            runtime_path: places::runtime(&identity, &env)?,
             uid: identity.uid,
             id: String::new(),
             member: std::process::id().to_string(),
@@ -54,7 +57,7 @@ impl Here {
         let mut job = Job {
             identity,
             task: None,
-            env,
+            env: env.clone(),
             cwd: settings::working_directory()?,
             script: None,
             program: None,
@@ -64,17 +67,13 @@ impl Here {
             importer: None,
         };
         let mut config = start::configure(&mut job, &mut |text| crate::tell::line(style.warning, &text))?;
-        let mut node_data = None;
-        if job.identity.uid != 0 {
-            config.store.path = settings::users_store()?;
-            if !config.container.data_path_is_users {
-                node_data = Some(config.container.data_path);
-                config.container.data_path = settings::users_store()?.join(places::CONTAINERS);
-                config.container.data_path_is_users = true;
-            }
-        }
+        let node_data = match job.identity.uid {
+            0 => None,
+            _ => places::of_caller(&mut config, &env)?,
+        };
         Ok(Here {
             job,
+            env,
             config,
             node_data,
             style,
@@ -158,5 +157,15 @@ pub fn exit_code(error: &Error) -> ExitCode {
             _ => ExitCode::from(126),
         },
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// The word that options end with, and those behind it, which are a command's. An option that nobody knows has come here too.
+pub fn first_of(words: Vec<String>, what: &str) -> Result<(String, Vec<String>)> {
+    let mut words = words.into_iter();
+    match words.next() {
+        Some(first) if first.starts_with('-') => Err(Error::Request(format!("unknown option {first}: see --help"))),
+        Some(first) => Ok((first, words.collect())),
+        None => Err(Error::Request(format!("{what} is missing: see --help"))),
     }
 }

@@ -59,11 +59,9 @@ pub struct Exec {
     /// Set a variable; without a value, to what it is here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
-    /// A process of the container, as list --fancy shows it
-    pub pid: u32,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    /// A process of the container, as list --fancy shows it; the command and its arguments
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PID", "COMMAND"])]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -142,9 +140,7 @@ pub struct Start {
     /// The root file system can be written
     #[arg(short = 'w', long)]
     pub rw: bool,
-    /// A container, or the path of an image file
-    pub what: String,
-    /// The command and its arguments [default: the image's]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    /// A container, or the path of an image file; the command and its arguments [default: the image's]
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["NAME", "COMMAND"])]
+    pub words: Vec<String>,
 }

@@ -3,7 +3,7 @@
 
 use super::args::{Exec, Start};
 use super::here;
-use crate::container::{Containers, Entering, Here, Running, Words, execute};
+use crate::container::{Containers, Entering, Here, Running, Words, execute, first_of};
 use crate::settings;
 use pyxis_runtime::config;
 use pyxis_runtime::mount::{Create, MountOptions, MountSource, MountSpec};
@@ -22,8 +22,9 @@ const RC: &str = "/etc/rc";
 const FUNCTION: &str = r#". "$1" || exit; if [ "$(type -t "$2")" = function ]; then "$2"; fi"#;
 
 pub fn start(args: Start) -> Result<Infallible> {
+    let (what, command) = first_of(args.words, "NAME")?;
     let here = here()?;
-    let env = here.job.env.clone();
+    let env = here.env.clone();
     let mut over = variables(&args.env, &env)?;
     let mut mounts = Vec::new();
     if let Some(script) = &args.conf {
@@ -41,11 +42,11 @@ pub fn start(args: Start) -> Result<Infallible> {
     for text in &args.mount {
         mounts.extend(config::mounts_of_lines(&text.replace(':', " "), "--mount", &env)?);
     }
-    let mut words = Words::Entrypoint(args.command.clone());
+    let mut words = Words::Entrypoint(command.clone());
     if let Some(script) = &args.rc {
         mounts.push(script_mount(&here, script));
         let own = ["/bin/sh", RC].map(str::to_owned);
-        words = Words::Exactly(own.into_iter().chain(args.command).collect());
+        words = Words::Exactly(own.into_iter().chain(command).collect());
     }
     let mut request = Request {
         mounts,
@@ -53,7 +54,7 @@ pub fn start(args: Start) -> Result<Infallible> {
         writable: args.rw.then_some(true),
         ..Request::default()
     };
-    let id = choose(&here, &args.what, &mut request)?;
+    let id = choose(&here, &what, &mut request)?;
     let mut here = here.in_own_namespaces()?;
     let prepared = here.prepare(&request, &id, false)?;
     let base = env.into_iter().filter(|(name, _)| ALWAYS.contains(&name.as_str()));
@@ -135,11 +136,15 @@ fn run_function(script: &Path, function: &str) -> Result<String> {
 }
 
 pub fn exec(args: Exec) -> Result<Infallible> {
-    let running = Running::of(args.pid)?;
+    let (pid, command) = first_of(args.words, "PID")?;
+    let pid = pid
+        .parse()
+        .map_err(|_| Error::Request(format!("{pid} is no number of a process")))?;
+    let running = Running::of(pid)?;
     let mut env = running.environment()?;
     env.extend(variables(&args.env, &settings::environment())?);
     running.enter()?;
-    execute(vec![args.command], &env)
+    execute(vec![command], &env)
 }
 
 #[cfg(test)]

@@ -35,22 +35,18 @@ pub enum Command {
 pub struct Exec {
     #[command(flatten)]
     pub how: How,
-    /// .sif or .sqsh file, directory, docker://IMAGE and the like
-    pub image: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    /// .sif or .sqsh file, directory, docker://IMAGE and the like; the command and its arguments
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "COMMAND"])]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]
     pub how: How,
-    /// .sif or .sqsh file, directory, docker://IMAGE and the like
-    pub image: String,
-    /// Arguments of what the image runs
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<String>,
+    /// .sif or .sqsh file, directory, docker://IMAGE and the like; arguments of what the image runs
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "ARGUMENT"])]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,11 +56,9 @@ pub struct Shell {
     /// The shell [default: bash, or sh]
     #[arg(short, long, value_name = "PATH", env = "APPTAINER_SHELL")]
     pub shell: Option<String>,
-    /// .sif or .sqsh file, directory, docker://IMAGE and the like
-    pub image: String,
-    /// Arguments of the shell
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<String>,
+    /// .sif or .sqsh file, directory, docker://IMAGE and the like; arguments of the shell
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "ARGUMENT"])]
+    pub words: Vec<String>,
 }
 
 /// How a container is made.
@@ -123,7 +117,7 @@ pub struct How {
     /// A host name of its own
     #[arg(long)]
     pub uts: bool,
-    /// What is written to the root file system of a directory stays in it
+    /// Not known here: see the error
     #[arg(short, long)]
     pub writable: bool,
     /// What is written to the root file system is in memory, and gone afterwards

@@ -26,6 +26,10 @@ const FORWARDED: [&str; 2] = ["SINGULARITYENV_", "APPTAINERENV_"];
 /// These are the image's to decide, or have a meaning of their own.
 const NOT_FORWARDED: [&str; 4] = ["HOME", "PATH", "PREPEND_PATH", "APPEND_PATH"];
 
+/// What is there with a driver.
+const NVIDIA: &str = "/proc/driver/nvidia";
+const AMD: &str = "/sys/class/kfd";
+
 /// What is wanted.
 #[derive(Debug)]
 pub struct Wanted {
@@ -42,12 +46,30 @@ pub struct Wanted {
 /// Understands.
 pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
     let contained = how.contain || how.containall;
-    let env = &here.job.env;
+    let env = &here.env;
     let mut warnings = Vec::new();
     if how.containall {
         warnings
             .push("--containall: processes of this machine can be seen inside: there is no PID namespace".to_owned());
     }
+    if how.writable {
+        return Err(Error::Request(
+            "--writable: what is written here is kept by containers only (enroot create, enroot start --rw); with \
+             --writable-tmpfs it is lost"
+                .to_owned(),
+        ));
+    }
+    let there = |asked: bool, option: &str, driver: &str, warnings: &mut Vec<String>| {
+        let found = Path::new(driver).exists();
+        if asked && !found {
+            warnings.push(format!(
+                "{option} has no effect: the driver is not loaded here ({driver} is missing)"
+            ));
+        }
+        asked && found
+    };
+    let nv = there(how.nv, "--nv", NVIDIA, &mut warnings);
+    let rocm = there(how.rocm, "--rocm", AMD, &mut warnings);
     let mut over = forwarded(env);
     over.extend(variables(how)?);
     let home = home(how, env)?;
@@ -55,10 +77,13 @@ pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
     if !contained {
         mounts.extend(SHOWN.map(|path| optional(bind(path.into(), path.into()))));
     }
-    if let Some((source, target)) = &home
-        && !contained
-    {
-        mounts.push(optional(bind(source.clone(), target.clone())));
+    // What was asked for is there in any case.
+    if let Some((source, target)) = &home {
+        mounts.push(match (contained, &how.home) {
+            (true, None) => memory(target.clone()),
+            (false, None) => optional(bind(source.clone(), target.clone())),
+            (_, Some(_)) => bind(source.clone(), target.clone()),
+        });
     }
     // Below what is there already it is there too.
     let below = |path: &Path| mounts.iter().any(|mount| path.starts_with(&mount.target));
@@ -71,7 +96,7 @@ pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
     }
     let workdir = how.pwd.clone().or_else(|| match contained {
         false => Some(cwd.clone()),
-        true => None,
+        true => home.as_ref().map(|(_, target)| target.clone()),
     });
     let begins = env
         .iter()
@@ -88,14 +113,14 @@ pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
             workdir,
             mount_home: Some(false),
             remap_root: Some(how.fakeroot),
-            writable: Some(how.writable_tmpfs || how.writable),
+            writable: Some(how.writable_tmpfs),
             unshare: Unshare {
                 net: how.net,
                 ipc: how.ipc || how.containall,
                 uts: how.uts,
             },
-            gpus: how.nv.then_some(true),
-            rocm: how.rocm.then_some(true),
+            gpus: nv.then_some(true),
+            rocm: rocm.then_some(true),
             ..Request::default()
         },
         id: id_of(image),
@@ -205,6 +230,13 @@ fn bind(source: PathBuf, target: PathBuf) -> MountSpec {
             nodev: true,
             ..MountOptions::default()
         },
+    }
+}
+
+fn memory(target: PathBuf) -> MountSpec {
+    MountSpec {
+        source: MountSource::Tmpfs,
+        ..bind(PathBuf::new(), target)
     }
 }
 

@@ -7,7 +7,7 @@ mod inspect;
 mod pull;
 
 use crate::args::Global;
-use crate::container::{Entering, Here, Words, exit_code};
+use crate::container::{Entering, Here, Words, exit_code, first_of};
 use crate::tell::{self, SINGULARITY};
 use crate::verify;
 use args::{Args, Command, Exec, How, Run, Shell};
@@ -35,18 +35,11 @@ pub fn main(name: &'static str) -> ExitCode {
 fn run(args: Args) -> Result<()> {
     let quiet = args.quiet;
     match args.command {
-        Command::Exec(Exec { how, image, command }) => {
-            start(&how, &image, Words::Exactly(command), quiet).map(|never| match never {})
+        Command::Exec(Exec { how, words }) => start(&how, words, Words::Exactly, quiet).map(|never| match never {}),
+        Command::Run(Run { how, words }) => start(&how, words, Words::Entrypoint, quiet).map(|never| match never {}),
+        Command::Shell(Shell { how, shell, words }) => {
+            start(&how, words, |words| shell_words(shell, &words), quiet).map(|never| match never {})
         }
-        Command::Run(Run { how, image, arguments }) => {
-            start(&how, &image, Words::Entrypoint(arguments), quiet).map(|never| match never {})
-        }
-        Command::Shell(Shell {
-            how,
-            shell,
-            image,
-            arguments,
-        }) => start(&how, &image, shell_words(shell, &arguments), quiet).map(|never| match never {}),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Pull(args) => pull::pull(&args, quiet),
         Command::Verify(args) => verify::run(&args, &Global::default()),
@@ -57,10 +50,11 @@ fn here() -> Result<Here> {
     Here::read(SINGULARITY)?.in_own_namespaces()
 }
 
-/// Starts a container and becomes its command.
-fn start(how: &How, image: &str, words: Words, quiet: bool) -> Result<Infallible> {
+/// Starts a container of the image that is the first of `words`, and becomes its command, which the others say.
+fn start(how: &How, words: Vec<String>, command: impl FnOnce(Vec<String>) -> Words, quiet: bool) -> Result<Infallible> {
+    let (image, words) = first_of(words, "IMAGE")?;
     let here = Here::read(SINGULARITY)?;
-    let wanted = how::understand(how, image, &here)?;
+    let wanted = how::understand(how, &image, &here)?;
     let mut here = here.in_own_namespaces()?;
     for warning in &wanted.warnings {
         tell::line(SINGULARITY.warning, warning);
@@ -71,7 +65,7 @@ fn start(how: &How, image: &str, words: Words, quiet: bool) -> Result<Infallible
         Entering {
             env: wanted.env,
             over: wanted.over,
-            words,
+            words: command(words),
         },
     )
 }

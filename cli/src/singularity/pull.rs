@@ -24,7 +24,7 @@ pub fn pull(args: &Pull, quiet: bool) -> Result<()> {
     let source: ImageSource = uri.parse()?;
     let name = name.map_or_else(|| name_of(&source), |name| Ok(name.clone()))?;
     let here = here()?;
-    let target = here.absolute(args.dir.as_deref().unwrap_or(Path::new("."))).join(&name);
+    let target = here.absolute(&args.dir.as_deref().unwrap_or(Path::new("")).join(&name));
     if target.exists() && !args.force {
         return Err(Error::Request(format!(
             "{} exists already: use --force to replace it",

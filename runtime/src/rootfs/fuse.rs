@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::namespaces::user;
 use crate::plan::Identity;
 use crate::privilege::{irrevocably_become_user, mask};
+use crate::rootless;
 use crate::sys::channel;
 use crate::sys::mount::FsContext;
 use crate::sys::nodes::Nodes;
@@ -206,10 +207,10 @@ fn connected(count: usize, device: BorrowedFd<'_>, link: &OwnedFd) -> Result<Vec
 /// A node of the device that the user may open, behind which there is FUSE. Whether he gets one is what the site's policy
 /// has decided; the host's own may be closed to users.
 pub fn device() -> Result<OwnedFd> {
-    let node = match rustix::process::geteuid().is_root() {
-        true => own_node()?,
+    let node = match rootless::entered() {
+        false => own_node()?,
         // Who may make no nodes has the host's or none.
-        false => host_node()?,
+        true => host_node()?,
     };
     open_device(node.as_fd())?;
     // The device may be there without its file system, and then the next rung is the one to take.

@@ -11,6 +11,7 @@ use crate::import::Workers;
 use crate::policy::{self, Allowed};
 use crate::report::{Report, Trace};
 use crate::rootfs::{Lower, Lowers, Rung};
+use crate::rootless;
 use crate::sys::mount::{Change, mount_setattr, open_tree_clone};
 use rustix::mount::MountAttrFlags;
 use std::path::Path;
@@ -66,7 +67,7 @@ impl Start<'_> {
 
     /// A directory that is an image, under what is written: in a user's own runtime only, whose kernel reads it with his rights.
     fn directory_image(&self, path: &Path) -> Result<Option<(Record, Lowers)>> {
-        if rustix::process::geteuid().is_root() {
+        if !rootless::entered() {
             return Ok(None);
         }
         let path = self.job.cwd.join(path);
