@@ -8,7 +8,7 @@ INSTALL ?= install
 SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh \
 	$(shell grep -rlE '^\#!/bin/(ba)?sh' packaging)
 
-.PHONY: build install packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix test-aarch64 check bench
+.PHONY: build install install-names packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix test-aarch64 check bench
 
 build:
 	cargo build --release --locked
@@ -33,6 +33,15 @@ install:
 	$(INSTALL) -d -m 0700 $(DESTDIR)/var/lib/pyxis
 	test -n "$(DESTDIR)" || packaging/post-install
 
+# The command under the names of others, which is a package of its own.
+NAMES = enroot singularity apptainer
+install-names:
+	$(INSTALL) -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	for name in $(NAMES); do ln -sfr $(DESTDIR)/usr/libexec/pyxis/worker $(DESTDIR)$(PREFIX)/bin/$$name; done
+	$(INSTALL) -m 0644 docs/man/names/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	$(INSTALL) -m 0644 docs/man/names/singularity.1 $(DESTDIR)$(PREFIX)/share/man/man1/apptainer.1
+	$(INSTALL) -D -m 0644 packaging/names/apparmor $(DESTDIR)$(PREFIX)/share/pyxis-names/apparmor
+
 # target/packages: for Debian and for Red Hat's family.
 packages: build
 	packaging/build
@@ -53,7 +62,11 @@ uninstall:
 		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pyxis.conf $(DESTDIR)$(PREFIX)/share/man/man[15]/pyxis.* \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/pyxis $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pyxis \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pyxis.fish
-	rm -rf $(DESTDIR)/usr/libexec/pyxis
+	rm -rf $(DESTDIR)/usr/libexec/pyxis $(DESTDIR)$(PREFIX)/share/pyxis-names
+	for name in $(NAMES); do \
+		link=$(DESTDIR)$(PREFIX)/bin/$$name; \
+		case "$$(readlink $$link)" in */libexec/pyxis/worker) rm -f $$link $(DESTDIR)$(PREFIX)/share/man/man1/$$name.1 ;; esac; \
+	done
 
 setup:
 	tests/cluster/setup
@@ -88,7 +101,7 @@ check:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck $(SCRIPTS)
 	shellcheck --shell=bash tests/bats/*.bash tests/packages/*.bash
-	mandoc -T lint -W warning docs/man/*
+	mandoc -T lint -W warning docs/man/*.[15] docs/man/names/*
 	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats tests/slinky/*.bats tests/memcheck/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
 
 # Writes spank-sys/src/bindings.rs from the installed slurm/spank.h; needs libslurm-dev and libclang.

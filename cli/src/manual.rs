@@ -1,12 +1,15 @@
 //! The manual pages and the completions in the repository are about the command, the options and the settings that there are.
 
 use crate::args::Args;
+use crate::{enroot, singularity};
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 use pyxis_runtime::request::{Kind, OPTIONS};
 use std::path::PathBuf;
 
 const COMMAND: &str = include_str!("../../docs/man/pyxis.1");
+const ENROOT: &str = include_str!("../../docs/man/names/enroot.1");
+const SINGULARITY: &str = include_str!("../../docs/man/names/singularity.1");
 const SETTINGS: &str = include_str!("../../docs/man/pyxis.toml.5");
 
 /// The items of a page: what stands behind `.It`, between its commas.
@@ -22,21 +25,31 @@ fn has_item(page: &str, words: &str) -> bool {
 
 #[test]
 fn pyxis_1_has_each_command_and_option() {
-    let command = Args::command();
+    is_described(&Args::command(), COMMAND);
+}
+
+#[test]
+fn the_pages_of_other_names_have_each_command_and_option() {
+    is_described(&enroot::args::Args::command(), ENROOT);
+    is_described(&singularity::args::Args::command(), SINGULARITY);
+}
+
+fn is_described(command: &clap::Command, page: &str) {
     let commands: Vec<_> = command.get_subcommands().collect();
     for one in &commands {
-        assert!(
-            has_item(COMMAND, &format!("Cm {}", one.get_name())),
-            "{}",
-            one.get_name()
-        );
+        assert!(has_item(page, &format!("Cm {}", one.get_name())), "{}", one.get_name());
     }
     let options = commands
         .iter()
         .flat_map(|one| one.get_arguments())
         .chain(command.get_arguments());
-    for long in options.filter_map(|option| option.get_long()) {
-        assert!(has_item(COMMAND, &format!("Fl Fl {long}")), "--{long}");
+    for option in options {
+        let short = option.get_short().map(|short| format!("Fl {short}"));
+        let long = option.get_long().map(|long| format!("Fl Fl {long}"));
+        for words in [short, long].into_iter().flatten() {
+            // Help has no entry of its own.
+            assert!(has_item(page, &words) || words.ends_with("help"), "{words}");
+        }
     }
 }
 

@@ -14,7 +14,8 @@ teardown() {
 
 # examples PAGE
 examples() {
-    run as "$alice" IMAGE_debian="$R#library/debian:12" IMAGE_app="$R#rich" IMAGE_none="$R#no-such-image" \
+    install -d -m 0700 -o "$alice" "$work/.data" "$work/.run"
+    run as "$alice" XDG_DATA_HOME="$work/.data" XDG_RUNTIME_DIR="$work/.run" IMAGE_debian="$R#library/debian:12" IMAGE_app="$R#rich" IMAGE_none="$R#no-such-image" \
         sh -c 'cd "$0" && exec "$@"' "$work" "$root/tests/docs/examples.py" "$root/docs/$1"
     [ "$status" = 0 ] || { echo "$output"; return 1; }
 }
@@ -23,12 +24,14 @@ examples() {
 
 @test "running jobs" { examples user/running.md; }
 
+@test "containers without Slurm" { examples user/commands.md; }
+
 @test "the first job" { examples ../README.md; }
 
 @test "commands are examples that are run, or said to be for reading" {
     # A prompt stands only where examples.py looks for it.
     run sh -c 'cd "$1" && grep -rlE "^\\$ " README.md docs --include=*.md | sort' sh "$root"
-    [ "$output" = "$(printf '%s\n' README.md docs/user/options.md docs/user/running.md)" ] || { echo "$output"; false; }
+    [ "$output" = "$(printf '%s\n' README.md docs/user/commands.md docs/user/options.md docs/user/running.md)" ] || { echo "$output"; false; }
 }
 
 @test "each option has an example" {

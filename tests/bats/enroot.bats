@@ -97,13 +97,25 @@ running() {
 
 @test "the image's command, the given one, and scripts in place of it" {
     e import --force -o entry.sqsh "docker://$R#entry"
-    e start entry.sqsh sh -c 'echo $ENTRY_WAS_HERE'
-    ok
+    e start -e ENTRY='export SET=here' entry.sqsh sh -c 'echo $SET'
+    says here
     printf 'echo "rc: $*"\n' >"$work/rc"
     e start --rc rc box.sqsh a b
     says "rc: a b"
     e start box.sqsh sh -c 'exit 7'
     [ "$status" = 7 ]
+}
+
+@test "a file is read by a process of the user where there is FUSE for users, and else unpacked" {
+    local mode
+    mode=$(stat -c %a /dev/fuse)
+    for case in "666 squashfuse_ll" "600 unpacked"; do
+        chmod "${case% *}" /dev/fuse
+        e PYXIS_TRACE=1 start --rw box.sqsh sh -c 'rm /bin/ls && echo x >/x && cat /x'
+        chmod "$mode" /dev/fuse
+        says x
+        err_has "\"image_read_by\":\"${case#* }"
+    done
 }
 
 @test "root inside, read-only or not, and nothing of the caller's variables" {

@@ -89,6 +89,18 @@ no_readers() { ! readers; }
     says "$(printf '0\n0\n0')"
 }
 
+@test "an image whose files are not root's" {
+    local dir
+    dir=$(alice_dir owners)
+    cp -a "$IMAGES/tree" "$dir/tree"
+    echo "somebody:x:1:1::/:/bin/sh" >"$dir/tree/etc/passwd"
+    mksquashfs "$dir/tree" "$dir/x.sqsh" -force-uid "$alice_uid" -quiet -no-progress >/dev/null
+    job --container-image="$dir/x.sqsh" stat -c %u /bin/busybox
+    rm -rf "$dir"
+    # Unpacked files are the user's, whosever they were.
+    if images_are_unpacked; then says "$alice_uid"; else fails "/etc/passwd" "mksquashfs -all-root"; fi
+}
+
 @test "many tasks share one reader" {
     run --separate-stderr as "$alice" timeout 300 srun --quiet -n4 --container-image="$IMAGES/x.sqsh" sh -c 'grep PRETTY /etc/os-release'
     ok

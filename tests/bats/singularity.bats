@@ -6,12 +6,19 @@ setup_file() {
     work=$(alice_dir singularity)
     as "$alice" sh -c "cd $work && mkdir bin data run && chmod 0700 run && for name in singularity apptainer; do \
         ln -s /usr/libexec/pyxis/worker bin/\$name; done"
+    # Where users have no FUSE, images are unpacked.
+    fuse_mode=$(stat -c %a /dev/fuse)
+    export fuse_mode
+    chmod 0666 /dev/fuse
     s pull box.sif "docker://$R/busybox"
     ok
     # As Apptainer itself builds them.
     "$root/tests/cluster/apptainer"
 }
-teardown_file() { rm -rf "$work"; }
+teardown_file() {
+    chmod "$fuse_mode" /dev/fuse
+    rm -rf "$work"
+}
 
 setup() { load common; }
 
@@ -52,7 +59,7 @@ says_no() {
     s exec --writable-tmpfs sandbox sh -c 'echo x >/x && cat /x'
     says x
     [ ! -e "$work/sandbox/x" ]
-    as "$alice" mksquashfs "$work/sandbox" "$work/box.sqsh" -quiet -noappend >/dev/null
+    as "$alice" mksquashfs "$work/sandbox" "$work/box.sqsh" -all-root -quiet -noappend >/dev/null
     s exec box.sqsh echo d
     says d
 }

@@ -13,6 +13,16 @@ import subprocess
 import sys
 import tempfile
 
+# Stand in for the names of the command.
+NAMES = ("enroot", "singularity", "apptainer")
+NAME = """#!/bin/sh
+for word; do
+    shift
+    [ "$word" != docker://debian:12 ] || word=docker://$IMAGE_debian
+    set -- "$@" "$word"
+done
+exec "$(dirname "$0")/names/%s" "$@"
+"""
 NOISE = re.compile(r"pyxis: (importing|imported) docker image: |pyxis: importing: |srun: job \d+ |srun: error: \w+: task 0: Exited with ")
 # Stands in for srun: the images, and no lines about waiting for nodes.
 SRUN = """#!/bin/sh
@@ -60,7 +70,8 @@ def output(command, env):
     run = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                          env=env, timeout=300, check=False)
     lines = run.stdout.decode(errors="replace").splitlines(keepends=True)
-    return "".join(line for line in lines if not NOISE.search(line))
+    text = "".join(line for line in lines if not NOISE.search(line))
+    return text.replace("docker://" + env["IMAGE_debian"], "docker://debian:12")
 
 
 def main(page):
@@ -71,6 +82,12 @@ def main(page):
         for name in ("srun", "sbatch"):
             with open(os.path.join(programs, name), "w", encoding="utf-8") as file:
                 file.write(SRUN % name)
+            os.chmod(file.name, 0o755)
+        os.mkdir(os.path.join(programs, "names"))
+        for name in NAMES:
+            os.symlink("/usr/libexec/pyxis/worker", os.path.join(programs, "names", name))
+            with open(os.path.join(programs, name), "w", encoding="utf-8") as file:
+                file.write(NAME % name)
             os.chmod(file.name, 0o755)
         env = dict(os.environ, PATH=f"{programs}:/usr/bin:/bin:/usr/sbin")
         for number, command, expected in found:

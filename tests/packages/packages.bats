@@ -9,15 +9,16 @@ setup_file() {
     . "$root/tests/cluster/common.sh"
     export PACKAGES=$BATS_FILE_TMPDIR/one debian=$cache/debian-12
     "$root/packaging/build" "$PACKAGES" >/dev/null
-    DEB=$(echo "$PACKAGES"/*.deb) RPM=$(echo "$PACKAGES"/*.rpm)
-    export DEB RPM
+    DEB=$(echo "$PACKAGES"/pyxis_*.deb) RPM=$(echo "$PACKAGES"/pyxis-[0-9]*.rpm)
+    NAMES_DEB=$(echo "$PACKAGES"/pyxis-names_*.deb) NAMES_RPM=$(echo "$PACKAGES"/pyxis-names-*.rpm)
+    export DEB RPM NAMES_DEB NAMES_RPM
 }
 
 setup() { load common; }
 
 @test "two builds give the same bytes, and not many of them" {
     "$root/packaging/build" "$BATS_TEST_TMPDIR/two" >/dev/null
-    for file in "$DEB" "$RPM"; do
+    for file in "$DEB" "$RPM" "$NAMES_DEB" "$NAMES_RPM"; do
         cmp "$file" "$BATS_TEST_TMPDIR/two/$(basename "$file")"
         echo "# $(basename "$file"): $(($(stat -c %s "$file") >> 10)) KiB" >&3
         [ "$(stat -c %s "$file")" -le $((8 << 20)) ]
@@ -42,10 +43,25 @@ setup() { load common; }
 }
 
 @test "lintian and rpmlint find nothing but what is explained" {
-    run lintian --allow-root --display-info --fail-on error,warning,info "$DEB"
+    run lintian --allow-root --display-info --fail-on error,warning,info "$DEB" "$NAMES_DEB"
     says ""
-    run rpmlint --strict --config "$root/packaging/rpm/rpmlint.toml" "$RPM"
+    run rpmlint --strict --config "$root/packaging/rpm/rpmlint.toml" "$RPM" "$NAMES_RPM"
     [ "$status" = 0 ] || { shows; false; }
+}
+
+@test "the package of other names has them and nothing else, in place of those whose names they are" {
+    local files
+    files=$(dpkg-deb --fsys-tarfile "$NAMES_DEB" | tar -t | grep -vE '/$|/doc/|/lintian/' | sed 's/^\.//' | sort)
+    [ "$files" = "$(rpm -qpl "$NAMES_RPM" | grep -v '/pyxis-names$' | sort)" ]
+    [ "$(grep -c ^/usr/bin/ <<<"$files")" = 3 ]
+    for name in enroot singularity apptainer; do grep -qx "/usr/bin/$name" <<<"$files"; done
+    for other in enroot apptainer; do
+        [[ $(dpkg-deb -f "$NAMES_DEB" Conflicts) == *$other* ]]
+        rpm -qp --conflicts "$NAMES_RPM" | grep -qx "$other"
+    done
+    inside 'install; dpkg -i "$names" >/dev/null; for name in enroot singularity apptainer; do readlink -f "/usr/bin/$name"; done
+        enroot version; apptainer --version; singularity exec --help | grep -c -- --nv; dpkg --remove pyxis-names >/dev/null; ls /usr/bin/enroot 2>&1'
+    [[ $output == *"/usr/libexec/pyxis/worker"*"4.1.0 (pyxis "*"apptainer "*"cannot access"* ]] || { shows; return 1; }
 }
 
 @test "NVIDIA's package goes, and settings are configuration files" {

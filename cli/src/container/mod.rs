@@ -29,6 +29,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Asks for the times of a start, as jobs can; here only as a line.
+const TRACE: &str = "PYXIS_TRACE";
+
 /// The caller, and what the site and he have set.
 pub struct Here {
     /// What a start needs to know of him; the container's id is still to be given.
@@ -94,9 +97,11 @@ impl Here {
     pub fn prepare(&mut self, request: &Request, id: &str, quiet: bool) -> Result<Prepared> {
         id.clone_into(&mut self.job.place.id);
         let teller = Teller::new(self.style, quiet);
+        let trace = self.env.get(TRACE).is_some_and(|value| value == "1");
         let prepared = start::prepare(request, &self.job, &self.config, &mut |report| match report {
             // One who waits for a command to start wants to see what that prints.
             Report::Message(_) => {}
+            Report::Trace(json) if trace => crate::tell::line(self.style.info, &format!("trace: {json}")),
             report => teller.tell(report),
         });
         teller.finish();

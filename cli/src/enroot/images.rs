@@ -136,15 +136,16 @@ fn name_of(source: &ImageSource, uri: &str) -> Result<String> {
         ImageSource::Registry(reference) => {
             let repository = reference.repository();
             let name = repository.strip_prefix("library/").unwrap_or(repository).to_owned();
-            let tag = reference.tag().filter(|tag| uri.ends_with(&format!(":{tag}")));
-            (name, tag.map(str::to_owned))
+            (name, reference.tag().map(str::to_owned))
         }
         ImageSource::Client(image) => match image.name().rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name.to_owned(), Some(tag.to_owned())),
-            _ => (image.name(), None),
+            Some((name, tag)) => (name.to_owned(), Some(tag.to_owned())),
+            None => (image.name(), None),
         },
         other => return Err(Error::Request(format!("{other} is a file already: use create"))),
     };
+    // One that nobody has said is not said.
+    let tag = tag.filter(|tag| uri.ends_with(&format!(":{tag}")));
     let words = name.split('/').map(str::to_owned).chain(tag);
     Ok(words.collect::<Vec<_>>().join("+"))
 }

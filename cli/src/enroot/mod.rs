@@ -1,7 +1,7 @@
 //! The command under the name `enroot`: the same words, and what they mean, by this runtime.
 #![forbid(unsafe_code)]
 
-mod args;
+pub mod args;
 mod images;
 mod list;
 mod start;

@@ -1,7 +1,7 @@
 //! The command under the names `singularity` and `apptainer`: the same words, and what they mean, by this runtime.
 #![forbid(unsafe_code)]
 
-mod args;
+pub mod args;
 mod how;
 mod inspect;
 mod pull;

@@ -147,6 +147,13 @@ fn create(directory: &OwnedFd, name: &OsStr, identity: &Identity) -> Result<Owne
     match unlink(directory, name) {
         Ok(()) => {}
         Err(rustix::io::Errno::ISDIR) => return Err(Error::Image("the image has a directory of this name".into())),
+        Err(rustix::io::Errno::OVERFLOW) => {
+            return Err(Error::Image(
+                "it belongs to somebody who has no id in the container: make the image with files of root's (mksquashfs \
+                 -all-root)"
+                    .into(),
+            ));
+        }
         Err(error) => return Err(Error::sys("replace a file", "unlinkat", error)),
     }
     let open = || rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600));
