@@ -66,11 +66,18 @@ pub fn errno(error: &Error) -> rustix::io::Errno {
     rustix::io::Errno::from_raw_os_error(error.errno().unwrap_or(libc::EIO))
 }
 
-/// A file or directory that nobody but root can write, as its owner and mode say. In a user's own namespace root is one of
-/// those who have no id there: what such a runtime trusts can do what its user can, and no more.
+/// Whose file it is. In a user's own namespace root is one of those who have no id there, and all of them count as root: what
+/// such a runtime trusts can do what its user can, and no more.
+pub fn owner(stat: &rustix::fs::Stat) -> u32 {
+    match stat.st_uid {
+        NO_ID if rootless::entered() => 0,
+        uid => uid,
+    }
+}
+
+/// A file or directory that nobody but root can write, as its owner and mode say.
 pub fn only_root_can_write(stat: &rustix::fs::Stat) -> bool {
-    let is_roots = stat.st_uid == 0 || stat.st_uid == NO_ID && rootless::entered();
-    is_roots && stat.st_mode & 0o022 == 0
+    owner(stat) == 0 && stat.st_mode & 0o022 == 0
 }
 
 /// Runs `action` with the user's ids for files that it makes, and with all rights that the caller has: they belong to him

@@ -34,6 +34,17 @@ installed() { (cd "$dir" && find . ! -type d -printf '%m %P\n' | sort -k2); }
     [ "$(installed)" = "644 etc/pyxis/pyxis.toml" ] || { installed; false; }
 }
 
+@test "arguments in plugstack.conf that are unknown or malformed stop srun, which names them" {
+    local plugin wrong
+    read -r _ plugin _ <"$test_state/plugstack.conf"
+    sed "s,^PlugStackConfig=.*,PlugStackConfig=$dir/plugstack.conf," "$SLURM_CONF" >"$dir/slurm.conf"
+    for wrong in nonsense=1 nonsense sbatch_support=perhaps container_scope=galaxy runtime_path=relative importer=; do
+        echo "required $plugin $wrong" >"$dir/plugstack.conf"
+        job SLURM_CONF="$dir/slurm.conf" true
+        [ "$status" != 0 ] && err_has "pyxis: " && err_has "${wrong%=*}" || { echo "$wrong"; show; return 1; }
+    done
+}
+
 @test "plugstack.conf includes the packaged file as a glob, or through a directory of drop-ins" {
     local line
     make -C "$root" --no-print-directory install "DESTDIR=$dir" SLURM_PLUGINDIR=/opt/slurm

@@ -42,6 +42,11 @@ stopped() {
     stopped "pyxis.toml, line $((count + 2))" 'user_images: ' '`some`' '`deny`'
 }
 
+@test "a pyxis.toml that cannot be read" {
+    printf '\xff\n' >>"$policy"
+    stopped 'pyxis.toml cannot be read'
+}
+
 @test "a pyxis.toml that others than root can write" {
     chmod 0664 "$policy"
     stopped 'pyxis.toml can be written by others than root: chown root '

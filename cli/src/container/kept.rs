@@ -44,7 +44,8 @@ impl Containers {
     pub fn names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for data in self.all() {
-            names.extend(data.ids()?.into_iter().filter(|id| !id.starts_with('.')));
+            let ids = data.ids()?.into_iter();
+            names.extend(ids.filter(|id| !id.starts_with('.') && data.container(id).exists()));
         }
         names.sort();
         names.dedup();
@@ -53,13 +54,26 @@ impl Containers {
 
     fn of(&self, name: &str) -> Result<&Data> {
         for data in self.all() {
-            if data.ids()?.iter().any(|id| id == name) {
+            if data.container(name).exists() {
                 return Ok(data);
             }
         }
         Err(Error::Request(format!(
             "there is no container {name}: see the list of all"
         )))
+    }
+
+    /// Refuses what this command cannot start.
+    pub fn check_own(&self, name: &str) -> Result<()> {
+        match (self.own.container(name).exists(), self.exists(name)) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Error::Request(format!(
+                "container {name} is made of layers of the node's store: use it in a job (srun --container-name)"
+            ))),
+            (false, false) => Err(Error::Request(format!(
+                "there is no container {name}, and no file of this name: make one with create or load"
+            ))),
+        }
     }
 
     pub fn exists(&self, name: &str) -> bool {
@@ -77,16 +91,13 @@ impl Containers {
 
     /// Writes a container to a squashfs file.
     pub fn export(&self, here: &Here, name: &str, target: PathBuf) -> Result<Saved> {
-        let container = self.of(name)?.container(name);
+        self.of(name)?;
+        self.check_own(name)?;
+        let container = self.own.container(name);
         let key = Store::open(&here.config.store.path)?.key()?;
         let record: Record = container
             .record(&key)?
             .ok_or_else(|| Error::Request(format!("container {name} was not finished: remove it")))?;
-        if !record.is_unpacked() {
-            return Err(Error::Request(format!(
-                "container {name} is made of layers of the node's store: save it with srun --container-name and --container-save"
-            )));
-        }
         let save = Save {
             upper: container.root()?,
             config: Some(record.config),

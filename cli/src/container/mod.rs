@@ -11,22 +11,21 @@ pub use command::{Entering, Words, execute};
 pub use kept::{Containers, empty_save};
 pub use running::Running;
 
-use crate::settings;
 use crate::tell::{Style, Teller};
+use crate::{pull, settings};
 use pyxis_runtime::config::Config;
 use pyxis_runtime::containers::{Place, withdraw};
 use pyxis_runtime::image::Platform;
-use pyxis_runtime::import::{Import, Imported, Remote, Requester, Workers};
+use pyxis_runtime::import::Imported;
 use pyxis_runtime::privilege::caller;
 use pyxis_runtime::reference::ImageSource;
-use pyxis_runtime::report::{Report, Trace};
+use pyxis_runtime::report::Report;
 use pyxis_runtime::request::Request;
 use pyxis_runtime::start::{self, Job, Prepared};
-use pyxis_runtime::store::Store;
 use pyxis_runtime::sys::command::RUN_COMMAND;
 use pyxis_runtime::{Error, Result, rootless};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Asks for the times of a start, as jobs can; here only as a line.
@@ -113,43 +112,14 @@ impl Here {
 
     /// Imports an image for `platform` into the caller's store.
     pub fn import(&self, source: &ImageSource, platform: &Platform, quiet: bool) -> Result<Imported> {
-        let store = Store::open(&self.config.store.path)?;
-        let workers = Workers::of_this_program(&self.config.worker)?;
-        let requester = Requester {
-            task: None,
-            env: self.job.env.clone(),
-        };
-        let registry = self.config.registry.client().with_variables(&requester.env)?;
-        let import = Import {
-            store: &store,
-            config: &self.config,
-            workers: &workers,
-            requester: &requester,
-            platform,
-        };
         let teller = Teller::new(self.style, quiet);
-        let mut report = |report| teller.tell(report);
-        let mut trace = Trace::default();
-        let imported = match source {
-            ImageSource::Registry(reference) => {
-                let remote = Remote {
-                    reference,
-                    registry: &registry,
-                };
-                import
-                    .ask(remote)
-                    .and_then(|asked| import.run(remote, asked, &mut trace, &mut report))
-            }
-            ImageSource::Local(local) => import.run_local(local, &self.job.cwd, &mut trace, &mut report),
-            ImageSource::Client(image) => import.run_client(image, &mut trace, &mut report),
-            other => Err(Error::Request(format!("{other} is used where it is, and not imported"))),
-        };
+        let imported = pull::import(source, platform, &self.config, &teller);
         teller.finish();
         imported
     }
 
     /// An absolute path of the caller's.
-    pub fn absolute(&self, path: &std::path::Path) -> PathBuf {
+    pub fn absolute(&self, path: &Path) -> PathBuf {
         self.job.cwd.join(path)
     }
 }

@@ -27,8 +27,9 @@ fn directory(runtime_path: &Path) -> PathBuf {
     runtime_path.join("started")
 }
 
-/// Writes the calling process down.
+/// Writes the calling process down, and forgets those that have ended.
 pub fn note(place: &Place) -> Result<()> {
+    all(&place.runtime_path);
     let directory = directory(&place.runtime_path);
     let failed = |call: &str, error| {
         Error::sys(

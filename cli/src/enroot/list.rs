@@ -70,7 +70,15 @@ fn rest(line: &str) -> &str {
 pub fn remove(args: &Remove) -> Result<()> {
     let here = here()?;
     let containers = Containers::open(&here)?;
+    let started = started::all(&here.job.place.runtime_path);
     for name in &args.names {
+        let runs = started.iter().find(|one| one.id == *name);
+        if let Some(one) = runs.filter(|_| !args.force) {
+            let pid = one.pid;
+            return Err(Error::Request(format!(
+                "container {name} is in use by process {pid}: end that, or use --force"
+            )));
+        }
         let path = containers.path(name)?;
         if !args.force && !confirm(&format!("Do you really want to delete {}? [y/N] ", path.display()))? {
             tell::line(ENROOT.info, &format!("{name} stays"));

@@ -75,12 +75,8 @@ fn choose(here: &Here, what: &str, request: &mut Request) -> Result<String> {
         // An id that begins with a dot would be a leftover's.
         return Ok(stem.trim_start_matches('.').to_owned());
     }
-    if !Containers::open(here)?.exists(what) {
-        return Err(Error::Request(format!(
-            "there is no container {what}, and no file of this name: make one with create or load"
-        )));
-    }
     let name: ContainerName = what.parse()?;
+    Containers::open(here)?.check_own(&name.name)?;
     let id = name.name.clone();
     request.name = Some(ContainerName {
         mode: NameMode::NoExec,

@@ -25,7 +25,8 @@ const BINDS: [&str; 4] = [
 const FORWARDED: [&str; 2] = ["SINGULARITYENV_", "APPTAINERENV_"];
 /// These are the image's to decide, or have a meaning of their own.
 const NOT_FORWARDED: [&str; 4] = ["HOME", "PATH", "PREPEND_PATH", "APPEND_PATH"];
-
+/// Schemes of those whose images are elsewhere.
+const ELSEWHERE: [&str; 4] = ["library://", "shub://", "oras://", "instance://"];
 /// What is there with a driver.
 const NVIDIA: &str = "/proc/driver/nvidia";
 const AMD: &str = "/sys/class/kfd";
@@ -45,13 +46,6 @@ pub struct Wanted {
 
 /// Understands.
 pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
-    let contained = how.contain || how.containall;
-    let env = &here.env;
-    let mut warnings = Vec::new();
-    if how.containall {
-        warnings
-            .push("--containall: processes of this machine can be seen inside: there is no PID namespace".to_owned());
-    }
     if how.writable {
         return Err(Error::Request(
             "--writable: what is written here is kept by containers only (enroot create, enroot start --rw); with \
@@ -59,79 +53,90 @@ pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
                 .to_owned(),
         ));
     }
-    let there = |asked: bool, option: &str, driver: &str, warnings: &mut Vec<String>| {
-        let found = Path::new(driver).exists();
-        if asked && !found {
-            warnings.push(format!(
-                "{option} has no effect: the driver is not loaded here ({driver} is missing)"
-            ));
-        }
-        asked && found
-    };
-    let nv = there(how.nv, "--nv", NVIDIA, &mut warnings);
-    let rocm = there(how.rocm, "--rocm", AMD, &mut warnings);
-    let mut over = forwarded(env);
-    over.extend(variables(how)?);
-    let home = home(how, env)?;
-    let mut mounts = Vec::new();
-    if !contained {
-        mounts.extend(SHOWN.map(|path| optional(bind(path.into(), path.into()))));
+    let mut warnings = Vec::new();
+    if how.containall {
+        let text = "--containall: processes of this machine can be seen inside: there is no PID namespace";
+        warnings.push(text.to_owned());
     }
-    // What was asked for is there in any case.
-    if let Some((source, target)) = &home {
-        mounts.push(match (contained, &how.home) {
-            (true, None) => memory(target.clone()),
-            (false, None) => optional(bind(source.clone(), target.clone())),
-            (_, Some(_)) => bind(source.clone(), target.clone()),
-        });
-    }
-    // Below what is there already it is there too.
-    let below = |path: &Path| mounts.iter().any(|mount| path.starts_with(&mount.target));
-    let cwd = &here.job.cwd;
-    if !contained && !below(cwd) && cwd != Path::new("/") {
-        mounts.push(optional(bind(cwd.clone(), cwd.clone())));
-    }
-    for text in binds(how, env) {
-        mounts.push(parse_bind(&text, cwd)?);
-    }
-    let workdir = how.pwd.clone().or_else(|| match contained {
-        false => Some(cwd.clone()),
-        true => home.as_ref().map(|(_, target)| target.clone()),
-    });
-    let begins = env
-        .iter()
-        .filter(|(name, _)| !how.cleanenv && !how.containall || ALWAYS.contains(&name.as_str()));
-    let mut begins: BTreeMap<_, _> = begins.map(|(name, value)| (name.clone(), value.clone())).collect();
-    if let Some((_, target)) = &home {
-        begins.insert("HOME".to_owned(), target.display().to_string());
-        over.insert("HOME".to_owned(), target.display().to_string());
-    }
-    Ok(Wanted {
-        request: Request {
-            image: Some(image_of(image, here)?),
-            mounts,
-            workdir,
-            mount_home: Some(false),
-            remap_root: Some(how.fakeroot),
-            writable: Some(how.writable_tmpfs),
-            unshare: Unshare {
-                net: how.net,
-                ipc: how.ipc || how.containall,
-                uts: how.uts,
-            },
-            gpus: nv.then_some(true),
-            rocm: rocm.then_some(true),
-            ..Request::default()
+    let home = home(how, &here.env)?;
+    let request = Request {
+        image: Some(image_of(image, here)?),
+        mounts: mounts(how, home.as_ref(), here)?,
+        workdir: how.pwd.clone().or_else(|| match is_contained(how) {
+            false => Some(here.job.cwd.clone()),
+            true => home.as_ref().map(|(_, target)| target.clone()),
+        }),
+        mount_home: Some(false),
+        remap_root: Some(how.fakeroot),
+        writable: Some(how.writable_tmpfs),
+        unshare: Unshare {
+            net: how.net,
+            ipc: how.ipc || how.containall,
+            uts: how.uts,
         },
+        gpus: driver(how.nv, "--nv", NVIDIA, &mut warnings),
+        rocm: driver(how.rocm, "--rocm", AMD, &mut warnings),
+        ..Request::default()
+    };
+    let clean = how.cleanenv || how.containall;
+    let taken = here
+        .env
+        .iter()
+        .filter(|(name, _)| !clean || ALWAYS.contains(&name.as_str()));
+    let env = taken.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut over = forwarded(&here.env);
+    over.extend(variables(how)?);
+    over.extend(home.map(|(_, target)| ("HOME".to_owned(), target.display().to_string())));
+    Ok(Wanted {
+        request,
         id: id_of(image),
-        env: begins,
+        env,
         over,
         warnings,
     })
 }
 
-/// Schemes of those whose images are elsewhere.
-const ELSEWHERE: [&str; 4] = ["library://", "shub://", "oras://", "instance://"];
+/// Nothing of the machine is there that was not asked for.
+fn is_contained(how: &How) -> bool {
+    how.contain || how.containall
+}
+
+/// What a driver brings is wanted, and there.
+fn driver(asked: bool, option: &str, place: &str, warnings: &mut Vec<String>) -> Option<bool> {
+    let found = Path::new(place).exists();
+    if asked && !found {
+        warnings.push(format!(
+            "{option} has no effect: the driver is not loaded here ({place} is missing)"
+        ));
+    }
+    (asked && found).then_some(true)
+}
+
+/// The usual directories, and those that were asked for.
+fn mounts(how: &How, home: Option<&(PathBuf, PathBuf)>, here: &Here) -> Result<Vec<MountSpec>> {
+    let cwd = &here.job.cwd;
+    let mut mounts = Vec::new();
+    if !is_contained(how) {
+        mounts.extend(SHOWN.map(|path| optional(bind(path.into(), path.into()))));
+    }
+    if let Some((source, target)) = home {
+        mounts.push(match (is_contained(how), &how.home) {
+            (true, None) => memory(target.clone()),
+            (false, None) => optional(bind(source.clone(), target.clone())),
+            // It was asked for.
+            (_, Some(_)) => bind(source.clone(), target.clone()),
+        });
+    }
+    // Below what is there already it is there too.
+    let below = mounts.iter().any(|mount| cwd.starts_with(&mount.target));
+    if !is_contained(how) && !below && cwd != Path::new("/") {
+        mounts.push(optional(bind(cwd.clone(), cwd.clone())));
+    }
+    for text in binds(how, &here.env) {
+        mounts.push(parse_bind(&text, cwd)?);
+    }
+    Ok(mounts)
+}
 
 /// What the runtime calls it: a path is a path here without a `./`.
 pub fn image_of(image: &str, here: &Here) -> Result<String> {

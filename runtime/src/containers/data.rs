@@ -174,6 +174,15 @@ impl Kept<'_> {
         &self.path
     }
 
+    /// There is such a container, and it was finished.
+    pub fn exists(&self) -> bool {
+        let found = self.data.as_user(|| {
+            let directory = open(&self.data.directory, &*self.id)?;
+            rustix::fs::statat(&directory, RECORD, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        found.is_ok()
+    }
+
     /// What the container is made of; `None` when there is no such container.
     pub fn record(&self, key: &Key) -> Result<Option<Record>> {
         let failed = |error| explain(&self.path.join(RECORD), "read", error);

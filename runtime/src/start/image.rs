@@ -5,13 +5,14 @@ use super::Start;
 use super::rung::{Made, Wanted};
 use crate::containers::{Layer, Record};
 use crate::error::{Error, Result};
-use crate::image::Platform;
+use crate::image::{Platform, RegistryConfig};
 use crate::import::{Import, Imported, Lookup, Remote, Requester, Workers};
 use crate::importer::Importer;
 use crate::privilege::as_user;
 use crate::reference::{ImageSource, Reference, forgotten_path};
 use crate::report::{Report, Trace};
 use crate::rootfs::{Lower, Lowers};
+use crate::rootless;
 use crate::store::Store;
 use rustix::fd::OwnedFd;
 
@@ -117,7 +118,7 @@ impl Start<'_> {
         let store = Store::open(&self.config.store.path)?;
         let (requester, platform) = (self.requester(), Platform::host());
         let import = self.import(&store, workers, (&requester, &platform));
-        let registry = self.config.registry.client();
+        let registry = self.registry_settings()?;
         let remote = Remote {
             reference,
             registry: &registry,
@@ -126,6 +127,15 @@ impl Start<'_> {
         let lookup = workers.start_lookup(&self.job.identity)?;
         let imported = import.run(remote, asked, trace, report)?;
         self.of_packs(image.to_owned(), imported, lookup, trace)
+    }
+
+    /// How registries are reached: as the site says, and in a user's own runtime as he does.
+    fn registry_settings(&self) -> Result<RegistryConfig> {
+        let settings = self.config.registry.client();
+        match rootless::entered() {
+            true => settings.with_variables(&self.job.env),
+            false => Ok(settings),
+        }
     }
 
     /// Gets an image out of a directory or archive, or from a client on this node.

@@ -10,6 +10,7 @@ use crate::namespaces::user::switched_off;
 use crate::report::Trace;
 use crate::rootfs::reader::Reader;
 use crate::rootfs::{Lower, Refused, Rung};
+use crate::rootless;
 use crate::sys::cgroup::Groups;
 use crate::unpack::Unpacker;
 
@@ -110,6 +111,9 @@ impl Start<'_> {
             )));
         }
         match rung {
+            ReadBy::Auto | ReadBy::Kernel if rootless::entered() => Err(Refused::Here(Error::Host(
+                "only root can have the kernel mount it".to_owned(),
+            ))),
             ReadBy::Auto | ReadBy::Kernel => Rung::kernel(wanted.layers, &self.job.identity),
             ReadBy::Fuse => self.reader(wanted).map(Rung::Fuse),
             ReadBy::Unpack if wanted.data => Err(Refused::Here(Error::Host(

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::trust::Fact;
+use crate::privilege::owner;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
@@ -101,7 +102,7 @@ fn fact(file: &OwnedFd, path: &Path) -> Result<Fact> {
     let stat = rustix::fs::fstat(file)?;
     Ok(Fact {
         path: path.to_owned(),
-        uid: stat.st_uid,
+        uid: owner(&stat),
         mode: stat.st_mode & 0o7777,
         link: FileType::from_raw_mode(stat.st_mode) == FileType::Symlink,
         file_system: u64::try_from(rustix::fs::fstatfs(file)?.f_type).unwrap_or(0),
