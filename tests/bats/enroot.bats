@@ -172,6 +172,38 @@ running() {
     kill "$pid"
 }
 
+@test "what runs is removed by force only, and what was not finished is no container" {
+    e create box.sqsh
+    running box sh -c 'echo ready; exec sleep 100'
+    e remove box
+    says_no "container box is in use by process $pid"
+    e remove --force box
+    ok
+    kill "$pid"
+    mkdir -p "$work/data/pyxis/containers/$alice_uid/half/upper"
+    chown -R "$alice:" "$work/data/pyxis/containers/$alice_uid/half"
+    e list
+    says ""
+    e create -n half box.sqsh
+    ok
+    e start half true
+    ok
+}
+
+@test "containers of jobs are in the list, and can be removed" {
+    job --container-name=of-job --container-image="$R#busybox" true
+    ok
+    e list
+    out_has pyxis_of-job
+    e start pyxis_of-job true
+    says_no "srun --container-name"
+    e export pyxis_of-job
+    says_no "srun --container-name"
+    e remove --force pyxis_of-job
+    ok
+    [ ! -e "/var/lib/pyxis-data/$alice_uid/pyxis_of-job" ]
+}
+
 @test "remove asks, and removes what the user has closed" {
     e create -n closed box.sqsh
     e start --rw closed sh -c 'mkdir -p /a/b && touch /a/b/c && chmod 0 /a/b /a'

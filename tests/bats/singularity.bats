@@ -129,6 +129,17 @@ says_no() {
     err_has "WARNING: --rocm has no effect"
 }
 
+@test "in jobs, as scripts have it: srun starts a container for each rank, and they find each other" {
+    s pull --force mpi.sif "docker://$R/mpi:openmpi"
+    ok
+    job XDG_RUNTIME_DIR="$work/run" OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_btl=self,tcp --mpi=pmix -w n1 -n2 \
+        "$work/bin/singularity" exec "$work/mpi.sif" sh -c 'exec mpi-test $SLURMD_NODENAME'
+    ok
+    [ "$(grep -c "of 2 on n1 sum 1 " <<<"$output")" = 2 ] || { show; return 1; }
+    job XDG_RUNTIME_DIR="$work/run" -n1 "$work/bin/apptainer" exec --nv "$work/box.sif" sh -c 'echo "$SLURM_PROCID"; exit 5'
+    [ "$status" = 5 ] && [ "$output" = 0 ] || { show; return 1; }
+}
+
 @test "inspect" {
     s inspect --json -l -r -e "$cache/sif/env.sif"
     ok
