@@ -75,7 +75,9 @@ pub fn users_store() -> Result<PathBuf> {
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("pyxis"))
-        .ok_or_else(|| Error::Request("neither HOME nor XDG_DATA_HOME is set: set one of them, or PYXIS_STORE".to_owned()))
+        .ok_or_else(|| {
+            Error::Request("neither HOME nor XDG_DATA_HOME is set: set one of them, or PYXIS_STORE".to_owned())
+        })
 }
 
 /// Where relative paths begin.

@@ -2,16 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::Here;
-use crate::settings;
 use pyxis_runtime::containers::{Data, Record};
-use pyxis_runtime::save::{Form, Save, Saved, Saver};
+use pyxis_runtime::save::{Save, Saved, Saver};
 use pyxis_runtime::store::Store;
-use pyxis_runtime::sys::cgroup::Groups;
 use pyxis_runtime::{Error, Result};
 use std::path::PathBuf;
-
-/// Threads that compress, at most.
-const THREADS_MAX: usize = 8;
 
 /// The caller's own containers, and those that the node's plugin keeps for him.
 pub struct Containers {
@@ -101,27 +96,8 @@ impl Containers {
         let save = Save {
             upper: container.root()?,
             config: Some(record.config),
-            ..empty_save(here, target)?
+            ..here.empty_save(target)?
         };
         Saver::start(&save)?.finish()
     }
-}
-
-/// A file of nothing, with the caller's settings.
-pub fn empty_save(here: &Here, target: PathBuf) -> Result<Save> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Ok(Save {
-        identity: here.job.identity.clone(),
-        target,
-        mode: 0o666 & !settings::umask(),
-        layers: Vec::new(),
-        upper: pyxis_runtime::save::nothing()?,
-        user_marks: false,
-        config: None,
-        form: Form::Squashfs,
-        groups: Groups::default(),
-        mounts: None,
-        compression: here.config.store.compression()?,
-        threads: threads.min(THREADS_MAX),
-    })
 }

@@ -2,23 +2,22 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod file;
 mod kept;
 mod places;
 mod running;
 pub mod started;
 
 pub use command::{Entering, Words, execute};
-pub use kept::{Containers, empty_save};
+pub use file::platform;
+pub use kept::Containers;
 pub use running::Running;
 
+use crate::settings;
 use crate::tell::{Style, Teller};
-use crate::{pull, settings};
 use pyxis_runtime::config::Config;
 use pyxis_runtime::containers::{Place, withdraw};
-use pyxis_runtime::image::Platform;
-use pyxis_runtime::import::Imported;
 use pyxis_runtime::privilege::caller;
-use pyxis_runtime::reference::ImageSource;
 use pyxis_runtime::report::Report;
 use pyxis_runtime::request::Request;
 use pyxis_runtime::start::{self, Job, Prepared};
@@ -108,14 +107,6 @@ impl Here {
         // Nobody is there who would answer.
         withdraw(&self.job.place)?;
         Ok(prepared)
-    }
-
-    /// Imports an image for `platform` into the caller's store.
-    pub fn import(&self, source: &ImageSource, platform: &Platform, quiet: bool) -> Result<Imported> {
-        let teller = Teller::new(self.style, quiet);
-        let imported = pull::import(source, platform, &self.config, &teller);
-        teller.finish();
-        imported
     }
 
     /// An absolute path of the caller's.

@@ -3,7 +3,7 @@
 
 use super::args::{Create, Digest, Export, Import, Load};
 use super::{here, print};
-use crate::container::{Containers, Here, empty_save};
+use crate::container::{Containers, Here, platform};
 use crate::settings;
 use crate::tell::{self, ENROOT};
 use pyxis_runtime::image::Platform;
@@ -11,10 +11,7 @@ use pyxis_runtime::image::file::{ReadBy, UserImages};
 use pyxis_runtime::import::{Requester, Workers};
 use pyxis_runtime::reference::ImageSource;
 use pyxis_runtime::request::{ContainerName, NameMode, Request};
-use pyxis_runtime::save::{LayerFile, Save, Saver};
 use pyxis_runtime::{Error, Result};
-use std::fs::File;
-use std::path::{Path, PathBuf};
 
 pub fn create(args: &Create) -> Result<()> {
     let mut here = here()?.in_own_namespaces()?;
@@ -70,22 +67,8 @@ pub fn import(args: &Import) -> Result<()> {
         None => format!("{}.sqsh", name_of(&source, &args.uri)?).into(),
     };
     let here = here()?.in_own_namespaces()?;
-    let target = free(&here, &output, args.force)?;
-    let platform = match &args.arch {
-        Some(architecture) => Platform::new("linux", architecture, None),
-        None => Platform::host(),
-    };
-    let imported = here.import(&source, &platform, false)?;
-    let layers = imported.packs.into_iter().map(|pack| LayerFile {
-        file: File::from(pack),
-        part: None,
-    });
-    let save = Save {
-        layers: layers.collect(),
-        config: Some(imported.config),
-        ..empty_save(&here, target)?
-    };
-    Saver::start(&save)?.finish()?;
+    let save = here.empty_save(here.free(&output, args.force)?)?;
+    here.write_image(&source, &platform(args.arch.as_deref()), save, false)?;
     tell::line(ENROOT.info, &format!("imported {} to {}", args.uri, output.display()));
     Ok(())
 }
@@ -94,21 +77,9 @@ pub fn export(args: &Export) -> Result<()> {
     let here = here()?.in_own_namespaces()?;
     let output = args.output.clone();
     let output = output.unwrap_or_else(|| format!("{}.sqsh", args.name).into());
-    let target = free(&here, &output, args.force)?;
+    let target = here.free(&output, args.force)?;
     Containers::open(&here)?.export(&here, &args.name, target)?;
     Ok(())
-}
-
-/// The absolute path of a file to be.
-fn free(here: &Here, path: &Path, force: bool) -> Result<PathBuf> {
-    let target = here.absolute(path);
-    match target.exists() && !force {
-        true => Err(Error::Request(format!(
-            "{} exists already: use --force to replace it",
-            path.display()
-        ))),
-        false => Ok(target),
-    }
 }
 
 pub fn digest(args: &Digest) -> Result<()> {

@@ -4,12 +4,11 @@
 
 use super::args::Pull;
 use super::here;
-use crate::container::empty_save;
+use crate::container::platform;
 use crate::settings;
 use crate::tell::{self, SINGULARITY};
-use pyxis_runtime::image::Platform;
 use pyxis_runtime::reference::ImageSource;
-use pyxis_runtime::save::{Form, LayerFile, Save, Saver};
+use pyxis_runtime::save::{Form, Save};
 use pyxis_runtime::{Error, Result};
 use std::fs::File;
 use std::io::Read;
@@ -24,34 +23,19 @@ pub fn pull(args: &Pull, quiet: bool) -> Result<()> {
     let source: ImageSource = uri.parse()?;
     let name = name.map_or_else(|| name_of(&source), |name| Ok(name.clone()))?;
     let here = here()?;
-    let target = here.absolute(&args.dir.as_deref().unwrap_or(Path::new("")).join(&name));
-    if target.exists() && !args.force {
-        return Err(Error::Request(format!(
-            "{} exists already: use --force to replace it",
-            target.display()
-        )));
-    }
-    let platform = match &args.arch {
-        Some(architecture) => Platform::new("linux", architecture, None),
-        None => Platform::host(),
-    };
-    let imported = here.import(&source, &platform, quiet)?;
-    let layers = imported.packs.into_iter().map(|pack| LayerFile {
-        file: File::from(pack),
-        part: None,
-    });
+    let path = args.dir.as_deref().unwrap_or(Path::new("")).join(&name);
+    let target = here.free(&path, args.force)?;
+    let platform = platform(args.arch.as_deref());
     let save = Save {
-        layers: layers.collect(),
-        config: Some(imported.config),
         form: Form::Sif {
-            machine: platform.architecture,
+            machine: platform.architecture.clone(),
             id: unique()?,
         },
         mode: 0o777 & !settings::umask(),
-        ..empty_save(&here, target.clone())?
+        ..here.empty_save(target.clone())?
     };
-    let saved = Saver::start(&save)?.finish();
-    saved.map_err(|error| error.context(&target.display().to_string()))?;
+    let saved = here.write_image(&source, &platform, save, quiet);
+    saved.map_err(|error| error.context(&path.display().to_string()))?;
     if !quiet {
         tell::line(SINGULARITY.info, &format!("pulled {uri} to {}", target.display()));
     }
