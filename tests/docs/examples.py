@@ -3,7 +3,8 @@
 that is expected.
 
 `examples.py PAGE`, in the directory and as the user who runs them. "..." in a line stands for any text, and as a line for any
-lines. Output is both streams, without what pyxis tells of an import and Slurm of waiting and exit codes. Images of public registries are those of the test registry:
+lines. Output is both streams, without what pyxis tells of an import and Slurm of waiting and exit codes,
+and without the containers that other jobs have kept. Images of public registries are those of the test registry:
 variables IMAGE_debian=..., IMAGE_app=... say where. Prints what differs; exits 1 if anything does, or if there is no example.
 """
 
@@ -23,7 +24,7 @@ for word; do
 done
 exec "$(dirname "$0")/names/%s" "$@"
 """
-NOISE = re.compile(r"pyxis: (importing|imported) docker image: |pyxis: importing: |srun: job \d+ |srun: error: \w+: task 0: Exited with ")
+NOISE = re.compile(r"pyxis_\S+$|pyxis: (importing|imported) docker image: |pyxis: importing: |srun: job \d+ |srun: error: \w+: task 0: Exited with ")
 # Stands in for srun: the images, and no lines about waiting for nodes.
 SRUN = """#!/bin/sh
 for word; do

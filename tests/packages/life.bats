@@ -9,7 +9,7 @@ setup_file() {
     . "$root/tests/cluster/common.sh"
     debian=$("$root/tests/cluster/slurm-root" trixie)
     "$root/packaging/build" "$BATS_FILE_TMPDIR" >/dev/null
-    DEB=$(echo "$BATS_FILE_TMPDIR"/*.deb)
+    DEB=$(echo "$BATS_FILE_TMPDIR"/pyxis_*.deb)
     # The same with a version before it, and other bytes.
     export OLDER=$BATS_FILE_TMPDIR/older.deb DEB debian
     dpkg-deb -R "$DEB" "$BATS_FILE_TMPDIR/older"

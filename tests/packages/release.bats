@@ -10,7 +10,7 @@ setup_file() {
     . "$root/tests/cluster/common.sh"
     export debian=$cache/debian-11
     debian_tree bullseye "$debian"
-    DEB=$(echo "$root"/target/release-packages/*.deb) RPM=$(echo "$root"/target/release-packages/*.rpm)
+    DEB=$(echo "$root"/target/release-packages/pyxis_*.deb) RPM=$(echo "$root"/target/release-packages/pyxis-[0-9]*.rpm)
     export DEB RPM
 }
 setup() { load common; }
