@@ -209,7 +209,13 @@ running() {
     says_no "srun --container-name"
     e remove --force pyxis_of-job
     ok
-    [ ! -e "/var/lib/pyxis-data/$alice_uid/pyxis_of-job" ]
+    e list
+    out_lacks pyxis_of-job
+    # What the kernel has left in it is root's to remove.
+    local left=/var/lib/pyxis-data/$alice_uid
+    [ ! -e "$left/pyxis_of-job" ] && [ -n "$(find "$left" -maxdepth 1 -name '.unpacked.*')" ]
+    job true
+    poll 30 "a job of hers has ended" sh -c '[ -z "$(find "$0" -maxdepth 1 -name ".unpacked.*")" ]' "$left"
 }
 
 @test "remove asks, and removes what the user has closed" {

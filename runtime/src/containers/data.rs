@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Key, Record, remove, seal};
+use crate::digest::Digest;
 use crate::directory::{self, names, open_unmounted as open, unlink};
 use crate::error::{Error, Result, words};
 use crate::plan::Identity;
@@ -288,7 +289,10 @@ impl Kept<'_> {
             .and_then(|directory| {
                 // Without its record it is one that is not finished, whatever happens next.
                 self.data.as_user(|| unlink(&directory, RECORD))?;
-                self.remove_work(&directory, until)?;
+                match self.remove_work(&directory, until) {
+                    Err(Errno::ACCESS | Errno::PERM) if !rustix::process::geteuid().is_root() => return self.leave(),
+                    removed => removed?,
+                }
                 self.data.as_user(|| {
                     remove::everything_in(&directory, until)?;
                     rustix::fs::unlinkat(&self.data.directory, &*self.id, AtFlags::REMOVEDIR)
@@ -298,6 +302,16 @@ impl Kept<'_> {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(explain(&self.path, "remove", error)),
         }
+    }
+
+    /// What the kernel has left in the work directory is root's. The container goes where root removes it when a step of the
+    /// user's ends (see [`Data::sweep`]).
+    fn leave(&self) -> rustix::io::Result<()> {
+        let (id, me) = (Digest::of(self.id.as_bytes()), std::process::id());
+        let name = format!("{}{}.{me}", super::unpacked::PREFIX, id.short());
+        let directory = &self.data.directory;
+        self.data
+            .as_user(|| rustix::fs::renameat(directory, &*self.id, directory, &*name))
     }
 
     /// Removes the work directory. The kernel keeps things in a directory in it that is root's and closed to everybody:

@@ -14,7 +14,7 @@ use rustix::mount::MountAttrFlags;
 use std::time::{Duration, Instant};
 
 /// How the directories of containers without a name begin.
-const PREFIX: &str = ".unpacked.";
+pub(super) const PREFIX: &str = ".unpacked.";
 /// The file in them that is locked.
 const LOCK: &str = "lock";
 /// How many of one container's leftovers may be locked by somebody else.
