@@ -42,6 +42,14 @@ examples() {
     done
 }
 
+@test "options that pages name are there" {
+    local known option
+    known=$(srun --help | grep -oE -- '--(no-)?container-[a-z-]+')
+    for option in $(grep -rohE --include=*.md -- '--(no-)?container-[a-z]+(-[a-z]+)*' "$root/README.md" "$root/docs" | sort -u); do
+        grep -qxF -- "$option" <<<"$known" || { echo "no such option: $option"; false; }
+    done
+}
+
 @test "the messages that the page of troubles names are those of the programs" {
     local message
     while read -r message; do

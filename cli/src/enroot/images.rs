@@ -33,11 +33,11 @@ pub fn load(args: &Load) -> Result<()> {
 
 /// Makes a container with all of its files in a directory: the image need not stay.
 fn make(here: &mut Here, name: &str, force: bool, image: String) -> Result<()> {
-    let parsed: ContainerName = name.parse()?;
+    let ContainerName { name, .. } = name.parse()?;
     let containers = Containers::open(here)?;
-    if containers.exists(name) {
+    if containers.exists(&name) {
         match force {
-            true => containers.remove(name)?,
+            true => containers.remove(&name)?,
             false => {
                 return Err(Error::Request(format!(
                     "container {name} exists already: use --force to replace it"
@@ -52,12 +52,12 @@ fn make(here: &mut Here, name: &str, force: bool, image: String) -> Result<()> {
     let request = Request {
         image: Some(image),
         name: Some(ContainerName {
+            name: name.clone(),
             mode: NameMode::Create,
-            ..parsed
         }),
         ..Request::default()
     };
-    here.prepare(&request, name, false).map(drop)
+    here.prepare(&request, &name, false).map(drop)
 }
 
 pub fn import(args: &Import) -> Result<()> {
