@@ -83,9 +83,8 @@ fn enter_container(spank: &Spank<'_>, step: &Container) -> std::result::Result<(
         // A directory that was removed is no reason to fail: only relative mount sources start from it.
         cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
     };
-    // `--signal` warns the command, which is not there yet.
-    let Ready { held, entry } =
-        process::ignoring_user_signals(|| supervisor::ask(&step.control, caller, message::user))?;
+    // `--signal` warns the command, which is not there yet; and slurmstepd's own handlers are none of its.
+    let Ready { held, entry } = process::before_the_program(|| supervisor::ask(&step.control, caller, message::user))?;
     edits.extend(entry.env);
     edits.extend(pytorch::variables(&edited(env, &edits)));
     edits.push((options::REPEATED_MOUNTS.to_owned(), None));

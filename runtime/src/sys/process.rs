@@ -225,26 +225,46 @@ pub fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) };
 }
 
-/// Runs `work`, during which the signals that mean something to a program only (SIGUSR1, SIGUSR2) are ignored: they would
-/// end the process, which is not that program yet.
-pub fn ignoring_user_signals<T>(work: impl FnOnce() -> T) -> T {
-    let before = USER_SIGNALS.map(|signal| replace_action(signal, libc::SIG_IGN));
+/// Runs `work` in a process that is yet to become a program. The signals that mean something to that program only (SIGUSR1,
+/// SIGUSR2) are ignored: they would end the process. Those that end a program end it, whatever handlers its maker has for
+/// himself.
+pub fn before_the_program<T>(work: impl FnOnce() -> T) -> T {
+    let ignored = USER_SIGNALS.map(|signal| (signal, replace_action(signal, &action(libc::SIG_IGN))));
+    let caught = ENDING_SIGNALS.map(|signal| (signal, release(signal)));
     let result = work();
-    for (signal, handler) in USER_SIGNALS.into_iter().zip(before) {
-        replace_action(signal, handler);
+    for (signal, before) in ignored.iter().chain(&caught) {
+        replace_action(*signal, before);
     }
     result
 }
 
 const USER_SIGNALS: [libc::c_int; 2] = [libc::SIGUSR1, libc::SIGUSR2];
+const ENDING_SIGNALS: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// Takes a signal's handler away; one that is ignored stays so. Gives what it did before.
+fn release(signal: libc::c_int) -> libc::sigaction {
+    let before = replace_action(signal, &action(libc::SIG_DFL));
+    if before.sa_sigaction == libc::SIG_IGN {
+        replace_action(signal, &before);
+    }
+    before
+}
+
+/// What a signal does that has no flags and blocks no others.
+fn action(handler: libc::sighandler_t) -> libc::sigaction {
+    // SAFETY: all zeroes is a valid sigaction: the default, without flags, with an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler;
+    action
+}
 
 /// Sets what a signal does, and gives what it did before.
-fn replace_action(signal: libc::c_int, handler: libc::sighandler_t) -> libc::sighandler_t {
-    // SAFETY: the handlers are SIG_IGN and what the process itself had before.
-    match unsafe { libc::signal(signal, handler) } {
-        libc::SIG_ERR => libc::SIG_DFL,
-        before => before,
-    }
+fn replace_action(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
+    let mut before = action(libc::SIG_DFL);
+    // SAFETY: both outlive the call; the handlers are SIG_IGN, SIG_DFL and what the process itself had before. It fails for
+    // signals alone that cannot be changed, and none of those is given.
+    unsafe { libc::sigaction(signal, with, &raw mut before) };
+    before
 }
 
 /// Makes a descriptor of this process mean what `with` means, closed when it executes.
@@ -291,7 +311,7 @@ mod tests {
     fn user_signals_are_harmless_for_a_while() {
         use rustix::process::{getpid, kill_process};
         let child = fork(&[], || {
-            let answer = ignoring_user_signals(|| {
+            let answer = before_the_program(|| {
                 kill_process(getpid(), Signal::USR1).unwrap();
                 kill_process(getpid(), Signal::USR2).unwrap();
                 7
@@ -302,6 +322,24 @@ mod tests {
             0
         });
         assert_eq!(child.unwrap().wait().unwrap(), Exit::Signal(libc::SIGUSR1));
+    }
+
+    extern "C" fn handler(_: libc::c_int) {}
+
+    #[test]
+    fn handlers_of_the_maker_do_not_keep_it_from_being_ended() {
+        use rustix::process::{getpid, kill_process};
+        let caught = handler as *const () as libc::sighandler_t;
+        let child = fork(&[], || {
+            replace_action(libc::SIGTERM, &action(caught));
+            replace_action(libc::SIGINT, &action(libc::SIG_IGN));
+            before_the_program(|| kill_process(getpid(), Signal::INT)).unwrap();
+            // The handler is back.
+            kill_process(getpid(), Signal::TERM).unwrap();
+            before_the_program(|| kill_process(getpid(), Signal::TERM)).unwrap();
+            0
+        });
+        assert_eq!(child.unwrap().wait().unwrap(), Exit::Signal(libc::SIGTERM));
     }
 
     /// To make oneself protected needs a right that root may lack in a container.
