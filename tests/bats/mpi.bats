@@ -3,6 +3,9 @@
 
 setup() { load common; }
 
+# Debian's packages of Slurm 26.05 have no such plugin.
+needs_pmix() { [ -n "$(find /usr/lib -name 'mpi_pmix*.so' -print -quit)" ] || skip "this Slurm has no mpi/pmix"; }
+
 # Both nodes are this machine; with an IPC namespace for each they do not meet in /dev/shm.
 # mpi TYPE IMAGE ARGUMENTS...: the test program.
 mpi() {
@@ -19,6 +22,7 @@ ranks() {
 }
 
 @test "pmix: the ranks of two nodes find each other, and those of a node share memory" {
+    needs_pmix
     mpi pmix openmpi -N2 --ntasks-per-node=3 --container-unshare=ipc
     ok
     ranks n1 3 6
@@ -33,6 +37,7 @@ ranks() {
 }
 
 @test "pmi2 as root inside, and pmix with the home mounted" {
+    needs_pmix
     mpi pmix openmpi -w n1 -n2 --container-mount-home
     ok
     ranks n1 2 2
@@ -42,8 +47,11 @@ ranks() {
 }
 
 @test "pmix: the server's directories are there, and a client is told the modules" {
+    needs_pmix
     job -w n1 -n1 --mpi=pmix --container-image="$R#busybox" sh -c '
-        test -d "$PMIX_SERVER_TMPDIR" && ls "$PMIX_SERVER_TMPDIR" | grep -q dstor && test -w "$PMIX_SERVER_TMPDIR" &&
+        # Where the server shares its data in files: not so from PMIx 5 on.
+        case $PMIX_GDS_MODULE in ds*) ls "$PMIX_SERVER_TMPDIR" | grep -q dstor || exit 1 ;; esac
+        test -d "$PMIX_SERVER_TMPDIR" && test -w "$PMIX_SERVER_TMPDIR" &&
         [ "$PMIX_MCA_gds" = "$PMIX_GDS_MODULE" ] && [ "$PMIX_MCA_psec" = "$PMIX_SECURITY_MODE" ] && echo $PMIX_RANK'
     says 0
     job PMIX_MCA_gds=mine -w n1 -n1 --mpi=pmix --container-image="$R#busybox" sh -c 'echo $PMIX_MCA_gds'
@@ -51,6 +59,7 @@ ranks() {
 }
 
 @test "pmix: the clients' directory is there, also where the job puts it" {
+    needs_pmix
     local dir
     dir=$(alice_dir pmix)
     job SLURM_PMIX_TMPDIR="$dir" -w n1 -n1 --mpi=pmix --container-image="$R#busybox" sh -c "ls -d $dir/spmix_appdir_*"
