@@ -38,7 +38,7 @@ examples() {
     local option
     for option in $(srun --help | grep -oE -- '--(no-)?container-[a-z-]+' | sort -u); do
         # Slurm's own.
-        case $option in --container | --container-id) continue ;; esac
+        case $option in --container | --container-id | --container-type) continue ;; esac
         grep -q "^\$ .* $option\b" "$root/docs/user/options.md" || { echo "no example: $option"; false; }
     done
 }

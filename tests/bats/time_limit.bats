@@ -26,7 +26,7 @@ teardown_file() {
 }
 setup() { load common; }
 # What a job printed and how srun ended, without numbers and times; who of several is first does not matter.
-told() { sed -E 's/^ready .*/ready/; s/[0-9]+\.0|[0-9T:-]{10,}//g' "$work/$1" "$work/$1.err" "$work/$1.code" | grep -v '^pyxis: ' | sort; }
+told() { sed -E 's/^ready .*/ready/; s/^\[[^]]*\]//; s/[0-9]+\.0|[0-9T:.-]{10,}//g' "$work/$1" "$work/$1.err" "$work/$1.code" | grep -v '^pyxis: ' | sort; }
 
 @test "a task in a container is warned (--signal), terminated and killed as a bare one" {
     [ "$(told box)" = "$(told bare)" ] || { told bare; told box; false; }

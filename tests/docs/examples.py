@@ -71,6 +71,8 @@ def output(command, env):
     run = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                          env=env, timeout=300, check=False)
     lines = run.stdout.decode(errors="replace").splitlines(keepends=True)
+    # From 26.05 on srun shows what a node's step says with the time in place of its name.
+    lines = [re.sub(r"^\[[-0-9T:.]+\] error: ", "slurmstepd: error: ", line) for line in lines]
     text = "".join(line for line in lines if not NOISE.search(line))
     return text.replace("docker://" + env["IMAGE_debian"], "docker://debian:12")
 
