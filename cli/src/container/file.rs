@@ -6,14 +6,11 @@ use crate::tell::Teller;
 use crate::{pull, settings};
 use pyxis_runtime::image::Platform;
 use pyxis_runtime::reference::ImageSource;
-use pyxis_runtime::save::{Form, LayerFile, Save, Saved, Saver, nothing};
+use pyxis_runtime::save::{Form, LayerFile, Save, Saved, Saver, nothing, threads};
 use pyxis_runtime::sys::cgroup::Groups;
 use pyxis_runtime::{Error, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-
-/// Threads that compress, at most.
-const THREADS_MAX: usize = 8;
 
 impl Here {
     /// The absolute path of a file to be; what is there must be meant to be replaced.
@@ -30,7 +27,6 @@ impl Here {
 
     /// A file of nothing, with the caller's settings.
     pub fn empty_save(&self, target: PathBuf) -> Result<Save> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Save {
             identity: self.job.identity.clone(),
             target,
@@ -43,7 +39,7 @@ impl Here {
             groups: Groups::default(),
             mounts: None,
             compression: self.config.store.compression()?,
-            threads: threads.min(THREADS_MAX),
+            threads: threads(),
         })
     }
 

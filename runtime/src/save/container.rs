@@ -1,7 +1,7 @@
 //! From a running container to what is saved of it.
 #![forbid(unsafe_code)]
 
-use super::{Form, LayerFile, Save};
+use super::{Form, LayerFile, Save, threads};
 use crate::config::Config;
 use crate::containers::{Description, Held, Kind, Layer};
 use crate::error::{Error, Result};
@@ -11,9 +11,6 @@ use crate::sys::cgroup::Groups;
 use rustix::fd::OwnedFd;
 use std::fs::File;
 use std::path::PathBuf;
-
-/// Threads that compress, at most: what has changed in a container is rarely much.
-const THREADS_MAX: usize = 8;
 
 /// Where a container is saved.
 #[derive(Debug)]
@@ -42,7 +39,6 @@ pub fn of_container(
     let upper = upper
         .try_clone_to_owned()
         .map_err(|error| Error::sys("save the container", "dup", error))?;
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Save {
         identity: identity.clone(),
         target: destination.target,
@@ -55,7 +51,7 @@ pub fn of_container(
         groups: destination.groups,
         mounts: destination.mounts,
         compression: config.store.compression()?,
-        threads: threads.min(THREADS_MAX),
+        threads: threads(),
     })
 }
 

@@ -153,6 +153,15 @@ pub fn nothing() -> Result<OwnedFd> {
     FsContext::open("tmpfs")?.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
+/// Threads that compress, at most: what has changed in a container is rarely much.
+const THREADS_MAX: usize = 8;
+
+/// Threads that compress on this machine.
+pub fn threads() -> usize {
+    let processors = std::thread::available_parallelism();
+    processors.map_or(1, std::num::NonZero::get).min(THREADS_MAX)
+}
+
 /// Memory that names and block lists may take.
 const MEMORY_MAX: usize = 2 << 30;
 

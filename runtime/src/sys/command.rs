@@ -1,6 +1,6 @@
 //! The calling process becomes a command, looked up as a shell does.
 
-use super::check;
+use super::process::{action, replace_action};
 use crate::error::{Error, Result, words};
 use nix::unistd::execve;
 use rustix::io::Errno;
@@ -27,7 +27,8 @@ fn try_to(command: &[String], path: &str, environment: &[CString]) -> Result<Inf
     };
     let arguments = command.iter().map(|word| c_string(OsStr::new(word)));
     let arguments = arguments.collect::<Result<Vec<_>>>()?;
-    default_sigpipe()?;
+    // The standard library has this process ignore it, which a command would inherit.
+    replace_action(libc::SIGPIPE, &action(libc::SIG_DFL));
     let mut denied = false;
     for file in candidates(name, path) {
         match execve(&c_string(file.as_os_str())?, &arguments, environment) {
@@ -57,15 +58,6 @@ fn candidates(name: &str, path: &str) -> Vec<std::path::PathBuf> {
 
 fn c_string(text: &OsStr) -> Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| Error::Request(format!("{}: it holds a NUL character", text.display())))
-}
-
-/// The standard library has this process ignore it, which a command would inherit.
-fn default_sigpipe() -> Result<()> {
-    // SAFETY: no handler is installed, so nothing runs in a signal's context.
-    let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    check(if before == libc::SIG_ERR { -1 } else { 0 })
-        .map(drop)
-        .map_err(|error| Error::sys(RUN_COMMAND, "signal(SIGPIPE)", error))
 }
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ fn release(signal: libc::c_int) -> libc::sigaction {
 }
 
 /// What a signal does that has no flags and blocks no others.
-fn action(handler: libc::sighandler_t) -> libc::sigaction {
+pub(super) fn action(handler: libc::sighandler_t) -> libc::sigaction {
     // SAFETY: all zeroes is a valid sigaction: the default, without flags, with an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
@@ -259,7 +259,7 @@ fn action(handler: libc::sighandler_t) -> libc::sigaction {
 }
 
 /// Sets what a signal does, and gives what it did before.
-fn replace_action(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
+pub(super) fn replace_action(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
     let mut before = action(libc::SIG_DFL);
     // SAFETY: both outlive the call; the handlers are SIG_IGN, SIG_DFL and what the process itself had before. It fails for
     // signals alone that cannot be changed, and none of those is given.
