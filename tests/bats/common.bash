@@ -37,7 +37,7 @@ as() {
     shift
     home=$(getent passwd "$user" | cut -d: -f6)
     cd "$home" || return
-    runuser -u "$user" -- env -i HOME="$home" USER="$user" LOGNAME="$user" SHELL=/bin/bash TERM=dumb \
+    runuser -u "$user" ${as_group:+-g "$as_group"} -- env -i HOME="$home" USER="$user" LOGNAME="$user" SHELL=/bin/bash TERM=dumb \
         PATH=/usr/local/bin:/usr/bin:/bin SLURM_CONF="$SLURM_CONF" "$@" </dev/null
 }
 
@@ -209,4 +209,12 @@ as_before() {
         sleep 0.1
     done
     [[ $(sinfo -h -o %T | sort -u) != *drain* ]] || { sinfo -R; return 1; }
+}
+
+# commands PAGE [KIND [VAR=VALUE...]]: runs those of a page (see tests/docs/examples.py) in $work as $who.
+commands() {
+    install -d -m 0700 -o "$who" "$work/.data" "$work/.run"
+    run as "$who" TEST_REGISTRY="$R" XDG_DATA_HOME="$work/.data" XDG_RUNTIME_DIR="$work/.run" "${@:3}" \
+        sh -c 'cd "$0" && exec "$@"' "$work" "$root/tests/docs/examples.py" "$root/$1" ${2+"$2"}
+    [ "$status" = 0 ] || { echo "$output"; return 1; }
 }

@@ -1,8 +1,9 @@
-# The examples in the user's pages are run as they stand there (tests/docs/examples.py).
+# The commands on the pages are run as they stand there (tests/docs/examples.py).
+# shellcheck disable=SC2034 # common.bash uses it
 
 setup() {
     load common
-    work=$(alice_dir docs)
+    who=$alice work=$(alice_dir docs)
     mkdir -p /etc/cdi
     printf '%s\n' 'cdiVersion: 0.6.0' 'kind: example.com/thing' 'devices:' '- {name: one, containerEdits: {env: [THING=one]}}' \
         >/etc/cdi/pyxis-docs.yaml
@@ -12,26 +13,63 @@ teardown() {
     rmdir --ignore-fail-on-non-empty /etc/cdi
 }
 
-# examples PAGE
-examples() {
-    install -d -m 0700 -o "$alice" "$work/.data" "$work/.run"
-    run as "$alice" XDG_DATA_HOME="$work/.data" XDG_RUNTIME_DIR="$work/.run" IMAGE_debian="$R#library/debian:12" IMAGE_app="$R#rich" IMAGE_none="$R#no-such-image" \
-        sh -c 'cd "$0" && exec "$@"' "$work" "$root/tests/docs/examples.py" "$root/docs/$1"
-    [ "$status" = 0 ] || { echo "$output"; return 1; }
+@test "each option, with an example" { commands docs/user/options.md; }
+
+@test "running jobs" {
+    local from=docker://$R/library/debian:12
+    as "$alice" sh -ec 'cd "$0"; skopeo copy -q --src-tls-verify=false "$1" oci:build:latest
+        skopeo copy -q --src-tls-verify=false "$1" docker-archive:saved.tar:some/name:1.2' "$work" "$from"
+    commands docs/user/running.md
 }
 
-@test "each option, with an example" { examples user/options.md; }
+@test "containers without Slurm" { commands docs/user/commands.md; }
 
-@test "running jobs" { examples user/running.md; }
+@test "the first job" { commands README.md; }
 
-@test "containers without Slurm" { examples user/commands.md; }
+@test "what comes before and after a change to pyxis" {
+    as "$alice" sh -ec 'cd "$0"; mkdir data; touch data/x; mksquashfs data data.sqsh -quiet -no-progress' "$work"
+    as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
+        pull -F "$work/model.sif" "docker://$R/model"
+    commands docs/migrating.md
+}
 
-@test "the first job" { examples ../README.md; }
+@test "what the administrator runs" {
+    who=root
+    commands docs/admin/check.md root
+}
 
-@test "commands are examples that are run, or said to be for reading" {
-    # A prompt stands only where examples.py looks for it.
-    run sh -c 'cd "$1" && grep -rlE "^\\$ " README.md docs --include=*.md | sort' sh "$root"
-    [ "$output" = "$(printf '%s\n' README.md docs/user/commands.md docs/user/options.md docs/user/running.md)" ] || { echo "$output"; false; }
+@test "no command of a page is left out" {
+    local page languages
+    # Where a prompt stands it is run: here, by gpu.bats, or by policy.bats.
+    run sh -c 'cd "$1" && grep -rnE "^\\$ " README.md docs packaging --include=*.md | cut -d: -f1 | uniq | sort' sh "$root"
+    [ "$output" = "$(printf '%s\n' README.md docs/admin/check.md docs/admin/tenants.md docs/user/{commands,gpus,options,running}.md)" ] ||
+        { echo "$output"; false; }
+    # Blocks are of languages that are run, or that are not of the shell; scripts are in migrating.md alone.
+    run sh -c 'cd "$1" && grep -rhE "^\`\`\`[a-z]" README.md docs packaging --include=*.md | sort -u' sh "$root"
+    languages=$(printf '\`\`\`%s\n' bash console 'console '{gpu,root,tenants} json sh text toml yaml)
+    [ "$output" = "$languages" ] || { echo "$output"; false; }
+    run grep -rlxF '```bash' "$root/README.md" "$root/docs"
+    [ "$output" = "$root/docs/migrating.md" ] || { echo "$output"; false; }
+    # Others are run by what is named here.
+    local command file text lines=0
+    while IFS='|' read -r command file text; do
+        grep -qF -- "$text" "$root/$file" || { echo "$file does not run: $command"; false; }
+        lines=$((lines + 1))
+        grep -rqE "^( {4})?$command( |$)" "$root/README.md" "$root/docs" || { echo "on no page: $command"; false; }
+    done <<'TABLE'
+make demo|tests/packages/demo.bats|make --no-print-directory demo
+make test|.ci/run|make --no-print-directory test
+make build|tests/cluster/demo|--no-print-directory build
+make install|tests/cluster/demo|--no-print-directory install
+ln -s /usr/share/pyxis/pyxis.conf /etc/slurm/plugstack.conf.d/|tests/cluster/demo|/usr/share/pyxis/pyxis.conf /etc/slurm/plugstack.conf.d/
+srun --gres=gpu:1 --container-rocm|tests/bats/devices.bats|--container-rocm
+cp /usr/share/pyxis-names/apparmor|tests/apparmor/run|cp /usr/share/pyxis-names/apparmor
+apparmor_parser --replace|tests/apparmor/run|apparmor_parser --replace
+srun --container-image=IMAGE|tests/bats/rootfs.bats|box
+TABLE
+    run sh -c 'cd "$1" && { sed -n "/^\`\`\`sh$/,/^\`\`\`$/p" README.md $(find docs -name "*.md") | grep -v "^\`"
+        grep -rhE "^    [a-z]+ " docs/user docs/admin/install.md; } | wc -l' sh "$root"
+    [ "$output" = "$lines" ] || { echo "$output commands, of which $lines are known"; false; }
 }
 
 @test "each option has an example" {

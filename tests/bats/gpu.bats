@@ -115,3 +115,20 @@ asked=(NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility)
     [ ! -s "$work/mark" ] || { echo "loaded $(wc -c <"$work/mark") times"; return 1; }
     rm -rf "$work"
 }
+
+@test "the commands and job scripts of the pages" {
+    local place
+    for place in /data /scratch; do
+        [ ! -e "$place" ] || skip "this machine has a $place of its own"
+    done
+    who=$alice work=$(alice_dir docs)
+    mkdir /data /scratch
+    # What a model has to see.
+    printf '%s\n' "$devices" 'nvidia-smi; test -e /data/train.py' | tee /data/train.py >"$work/train.py"
+    as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
+        pull -F "$work/model.sif" "docker://$R/model"
+    for page in README.md docs/user/gpus.md docs/migrating.md; do
+        commands "$page" gpu SLURM_PARTITION=tiny SBATCH_PARTITION=tiny || { rm -rf /data /scratch "$work"; return 1; }
+    done
+    rm -rf /data /scratch "$work"
+}

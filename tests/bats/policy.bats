@@ -60,7 +60,7 @@ denies() { fails "the site's policy.mount_sources forbids $1 (allowed: $DATA/$al
         [[ $output != *secret* ]] || { show; break; }
         [ "$output" != mine ] || seen=$((seen + 1))
     done
-    pkill -u "$alice" -f "$DATA/other" || true
+    pkill -u "$alice" -f turning || true
     kill "$turner" 2>/dev/null || true
     wait "$turner" || true
     [ "$turns" = -1 ] && [ "$seen" -gt 0 ] || { echo "$turns turns left, $seen of them seen"; false; }
@@ -159,4 +159,17 @@ denies() { fails "the site's policy.mount_sources forbids $1 (allowed: $DATA/$al
     policy "image_paths = ['/data/{account}']"
     tiny
     fails "placeholders are {user}, {uid}, {group}, {gid}"
+}
+
+@test "the example of the page about tenants" {
+    [ ! -e /data ] || skip "this machine has a /data of its own"
+    who=$alice work=$(alice_dir tenants)
+    mkdir -p /data/physics /data/chemistry
+    groupadd --force physics
+    { cat "$BATS_FILE_TMPDIR/settings"; sed -n '/^```toml$/,/^```$/p' "$root/docs/admin/tenants.md" | grep -v '^`' |
+        sed "s,registry.example.com/shared,$R/library,"; } >"$SETTINGS"
+    as_group=physics commands docs/admin/tenants.md tenants SLURM_PARTITION=tiny || status=1
+    groupdel physics
+    rm -r /data "$work"
+    [ "$status" = 0 ]
 }

@@ -128,7 +128,8 @@ YML
     poll 20 "the registry answers" http_ok "http://$address/v2/" || die "the registry does not start: see $state/log/registry"
 }
 
-user_add() { id "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$1"; }
+# Homes can be entered, as is not the default everywhere.
+user_add() { id "$1" >/dev/null 2>&1 || useradd --create-home --key HOME_MODE=0755 --shell /bin/bash "$1"; }
 
 # cluster_start STATE NODES...: slurmctld and one slurmd per node, as STATE/slurm.conf says; returns when all are idle.
 cluster_start() {

@@ -1,11 +1,16 @@
 #!/usr/bin/python3
-"""Runs the examples of a page: in blocks of the language `console`, what stands behind "$ ", with the lines below it as the output
-that is expected.
+"""Runs the commands of a page.
 
-`examples.py PAGE`, in the directory and as the user who runs them. "..." in a line stands for any text, and as a line for any
-lines. Output is both streams, without what pyxis tells of an import and Slurm of waiting and exit codes,
-and without the containers that other jobs have kept. Images of public registries are those of the test registry:
-variables IMAGE_debian=..., IMAGE_app=... say where. Prints what differs; exits 1 if anything does, or if there is no example.
+`examples.py PAGE [KIND]`, in the directory and as the user who runs them; of the examples only those of this kind, of a cluster with
+GPUs for instance. Prints what differs; exits 1 if anything does, or if there is no example.
+
+- In blocks of the language `console` (`console KIND`): what stands behind "$ ", with the lines below it as the output that is expected.
+  "..." in a line stands for any text, and as a line for any lines. A command that shows no "error: " must succeed.
+- In tables with the columns `before` and `after` (`before: KIND`): the first words in code of both cells are commands that print the same.
+- Blocks that begin with "#!/bin/bash" are job scripts. Those of a section print the same.
+
+Output is both streams, without what pyxis tells of an import and Slurm of waiting and exit codes,
+and without the containers that other jobs have kept. Images of public registries are those of the registry in TEST_REGISTRY.
 """
 
 import os
@@ -14,44 +19,93 @@ import subprocess
 import sys
 import tempfile
 
-# Stand in for the names of the command.
-NAMES = ("enroot", "singularity", "apptainer")
+# The names that pages use, and what stands for them in the test registry.
+IMAGES = {
+    "debian:12": "library/debian:12",
+    "app:1.0": "rich",
+    "no-such-image": "no-such-image",
+    "nvcr.io#nvidia/pytorch:24.10-py3": "nvidia/pytorch:24.10-py3",
+    "registry.example.com/shared/debian:12": "library/debian:12",
+}
+NAMES = ("pyxis", "enroot", "singularity", "apptainer")
+# Stands in for srun and sbatch: the images.
+SLURM = """#!/bin/sh
+for word; do
+    shift
+    case $word in
+%s
+    esac
+    set -- "$@" "$word"
+done
+[ "$PYXIS_CONTAINER_IMAGE" != debian:12 ] || PYXIS_CONTAINER_IMAGE=$TEST_REGISTRY#library/debian:12
+exec /usr/bin/%s "$@"
+"""
+# Stands in for the command and its names.
 NAME = """#!/bin/sh
 for word; do
     shift
-    [ "$word" != docker://debian:12 ] || word=docker://$IMAGE_debian
+    case $word in
+        debian:12) word=$TEST_REGISTRY#library/debian:12 ;;
+        docker://debian:12) word=docker://$TEST_REGISTRY#library/debian:12 ;;
+    esac
     set -- "$@" "$word"
 done
 exec "$(dirname "$0")/names/%s" "$@"
 """
-NOISE = re.compile(r"pyxis_\S+$|pyxis: (importing|imported) docker image: |pyxis: importing: |srun: job \d+ |srun: error: \w+: task 0: Exited with ")
-# Stands in for srun: the images, and no lines about waiting for nodes.
-SRUN = """#!/bin/sh
-for word; do
-    shift
-    case $word in
-        --container-image=debian:12) word=--container-image=$IMAGE_debian ;;
-        --container-image=app:1.0) word=--container-image=$IMAGE_app ;;
-        --container-image=no-such-image) word=--container-image=$IMAGE_none ;;
-    esac
-    set -- "$@" "$word"
-done
-[ "$PYXIS_CONTAINER_IMAGE" != debian:12 ] || PYXIS_CONTAINER_IMAGE=$IMAGE_debian
-exec /usr/bin/%s "$@"
-"""
+NOISE = re.compile(
+    r"pyxis_\S+$|pyxis: (importing|imported) docker image: |pyxis: importing: |srun: job \d+ "
+    r"|srun: error: \w+: task 0: Exited with ")
+# What the one way tells and the other does not.
+PROGRESS = re.compile(r"^(\[INFO\]|INFO:   |pyxis: exported container) .*\n", re.MULTILINE)
 
 
-def examples(text):
-    """(line number, command, expected lines) of a page."""
-    found, block = [], None
+def blocks(text):
+    """(heading, line number, language and kind, lines) of what is fenced on a page."""
+    heading, block = "", None
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("```"):
-            block = None if block is not None else line[3:]
-        elif block == "console" and line.startswith("$ "):
-            found.append((number, line[2:], []))
-        elif block == "console" and found:
-            found[-1][2].append(line)
+            if block:
+                yield block
+            block = None if block else (heading, number, line[3:].split(), [])
+        elif block:
+            block[3].append(line)
+        elif line.startswith("#"):
+            heading = line
+
+
+def examples(text, kind):
+    """(line number, command, expected lines)"""
+    found = []
+    for _, start, language, lines in blocks(text):
+        if language == ["console"] + kind:
+            for number, line in enumerate(lines, start + 1):
+                if line.startswith("$ "):
+                    found.append((number, line[2:], []))
+                else:
+                    found[-1][2].append(line)
     return found
+
+
+def pairs(text, kind):
+    """(line number, command before, command after)"""
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = line.split(" | ")
+        if re.match(r"\| before(: \w+)? \| after \|$", line):
+            inside = re.findall(r"before: (\w+)", line) == kind
+        elif not line.startswith("|"):
+            inside = False
+        elif inside and not line.startswith("| ---"):
+            yield number, *(re.match(r"(?:\| )?`([^`]+)`", cell).group(1) for cell in cells)
+
+
+def scripts(text):
+    """(line number, the job scripts of a section)"""
+    found = {}
+    for heading, number, _, lines in blocks(text):
+        if lines[0] == "#!/bin/bash":
+            found.setdefault(heading, (number, []))[1].append("\n".join(lines) + "\n")
+    return found.values()
 
 
 def pattern(expected):
@@ -66,41 +120,75 @@ def pattern(expected):
 
 
 def output(command, env):
-    """Both streams, as they come. `#SBATCH` lines name images too."""
-    command = command.replace("#SBATCH --container-image=debian:12", "#SBATCH --container-image=" + env["IMAGE_debian"].replace("#", "\\#"))
+    """Both streams, as they come, and the exit code. `#SBATCH` lines name images too."""
+    for image, here in IMAGES.items():
+        for written in (image, image.replace("#", "\\#")):
+            there = f"{env['TEST_REGISTRY']}#{here}".replace("#", "\\#")
+            command = command.replace("#SBATCH --container-image=" + written, "#SBATCH --container-image=" + there)
     run = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                          env=env, timeout=300, check=False)
     lines = run.stdout.decode(errors="replace").splitlines(keepends=True)
     # From 26.05 on srun shows what a node's step says with the time in place of its name.
     lines = [re.sub(r"^\[[-0-9T:.]+\] error: ", "slurmstepd: error: ", line) for line in lines]
     text = "".join(line for line in lines if not NOISE.search(line))
-    return text.replace("docker://" + env["IMAGE_debian"], "docker://debian:12")
+    return text.replace(f"docker://{env['TEST_REGISTRY']}#library/debian:12", "docker://debian:12"), run.returncode
 
 
-def main(page):
+def submit(script, env):
+    """What a batch script writes, in the order of the alphabet, since tasks run side by side; and sbatch's exit code."""
+    said, code = output(f"cat >job.sh <<'END'\n{script}END\nsbatch --quiet --wait --output=job.out job.sh", env)
+    if code == 0:
+        said, code = output("sort job.out", env)
+    return said, code
+
+
+def stand_ins(directory):
+    """Programs that stand before the real ones."""
+    def program(name, text):
+        with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(file.name, 0o755)
+
+    cases = "\n".join(f"        '--container-image={image}') word=--container-image=$TEST_REGISTRY#{here} ;;"
+                      for image, here in IMAGES.items())
+    for name in ("srun", "sbatch"):
+        program(name, SLURM % (cases, name))
+    os.mkdir(os.path.join(directory, "names"))
+    for name in NAMES:
+        os.symlink("/usr/libexec/pyxis/worker", os.path.join(directory, "names", name))
+        program(name, NAME % name)
+
+
+def main(page, *kind):
     with open(page, encoding="utf-8") as file:
-        found = examples(file.read())
-    failed = not found
+        text = file.read()
+    failed, count = False, 0
+
+    def check(good, number, what):
+        nonlocal failed, count
+        count += 1
+        if not good:
+            failed = True
+            print(f"{page}, line {number}: {what}")
+
     with tempfile.TemporaryDirectory() as programs:
-        for name in ("srun", "sbatch"):
-            with open(os.path.join(programs, name), "w", encoding="utf-8") as file:
-                file.write(SRUN % name)
-            os.chmod(file.name, 0o755)
-        os.mkdir(os.path.join(programs, "names"))
-        for name in NAMES:
-            os.symlink("/usr/libexec/pyxis/worker", os.path.join(programs, "names", name))
-            with open(os.path.join(programs, name), "w", encoding="utf-8") as file:
-                file.write(NAME % name)
-            os.chmod(file.name, 0o755)
+        stand_ins(programs)
         env = dict(os.environ, PATH=f"{programs}:/usr/bin:/bin:/usr/sbin")
-        for number, command, expected in found:
-            got = output(command, env)
-            if not pattern(expected).fullmatch(got):
-                failed = True
-                print(f"{page}, line {number}: $ {command}\nexpected:\n" + "\n".join(expected) + f"\ngot:\n{got}")
-    print(f"{len(found)} examples")
-    return failed
+        for number, command, expected in examples(text, list(kind)):
+            got, code = output(command, env)
+            good = pattern(expected).fullmatch(got) and (code == 0 or any("error: " in line for line in expected))
+            check(good, number, f"$ {command}\nexpected:\n" + "\n".join(expected) + f"\ngot ({code}):\n{got}")
+        for number, before, after in pairs(text, list(kind)):
+            (said, code), (says, now) = output(before, env), output(after, env)
+            said, says = PROGRESS.sub("", said), PROGRESS.sub("", says)
+            check(said == says and said and code == now == 0, number, f"{before}\n{said}{code}\n{after}\n{says}{now}")
+        # All of them are for nodes with GPUs.
+        for number, of_section in scripts(text) if kind else ():
+            said = [submit(script, env) for script in of_section]
+            check(all(one == said[0] and one[0] and one[1] == 0 for one in said), number, f"job scripts\n{said}")
+    print(f"{count} examples")
+    return failed or not count
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -204,6 +204,11 @@ def push_all(registry, debian_tree, work):
     registry.push_index("arm-only", "latest", [other, attestation])
     registry.push("arm-single", "latest", other)
     registry.push("pytorch", "latest", Image([busybox()], {"Env": PLAIN["Env"] + ["PYTORCH_VERSION=2.4"]}))
+    # What a job script needs: a python3 whose scripts are the shell's.
+    model = [busybox(), Layer(Tar().file("usr/bin/python3", '#!/bin/sh\nexec sh "$@"\n', mode=0o755))]
+    registry.push("model", "latest", Image(model, PLAIN))
+    registry.push("nvidia/pytorch", "24.10-py3", Image(model, {
+        "Env": PLAIN["Env"] + ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]}))
     for name, image in traps().items():
         registry.push(name, "latest", image)
     for name, tar in evil_layers().items():
