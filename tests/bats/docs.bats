@@ -16,9 +16,8 @@ teardown() {
 @test "each option, with an example" { commands docs/user/options.md; }
 
 @test "running jobs" {
-    local from=docker://$R/library/debian:12
-    as "$alice" sh -ec 'cd "$0"; skopeo copy -q --src-tls-verify=false "$1" oci:build:latest
-        skopeo copy -q --src-tls-verify=false "$1" docker-archive:saved.tar:some/name:1.2' "$work" "$from"
+    as "$alice" sh -ec 'cd "$0"; skopeo copy -q --src-tls-verify=false "docker://$1/library/debian:12" oci:build:latest
+        skopeo copy -q --src-tls-verify=false "docker://$1/busybox" docker-archive:saved.tar:some/name:1.2' "$work" "$R"
     commands docs/user/running.md
 }
 
@@ -46,7 +45,7 @@ teardown() {
         { echo "$output"; false; }
     # Blocks are of languages that are run, or that are not of the shell; scripts are in migrating.md alone.
     run sh -c 'cd "$1" && grep -rhE "^\`\`\`[a-z]" README.md docs packaging --include=*.md | sort -u' sh "$root"
-    languages=$(printf '\`\`\`%s\n' bash console 'console '{gpu,root,tenants} json sh text toml yaml)
+    languages=$(printf '```%s\n' bash console 'console '{gpu,root,tenants} json sh text toml yaml)
     [ "$output" = "$languages" ] || { echo "$output"; false; }
     run grep -rlxF '```bash' "$root/README.md" "$root/docs"
     [ "$output" = "$root/docs/migrating.md" ] || { echo "$output"; false; }

@@ -167,7 +167,7 @@ denies() { fails "the site's policy.mount_sources forbids $1 (allowed: $DATA/$al
     mkdir -p /data/physics /data/chemistry
     groupadd --force physics
     { cat "$BATS_FILE_TMPDIR/settings"; sed -n '/^```toml$/,/^```$/p' "$root/docs/admin/tenants.md" | grep -v '^`' |
-        sed "s,registry.example.com/shared,$R/library,"; } >"$SETTINGS"
+        sed "s,registry.example.com/shared,$R/busybox,"; } >"$SETTINGS"
     as_group=physics commands docs/admin/tenants.md tenants SLURM_PARTITION=tiny || status=1
     groupdel physics
     rm -r /data "$work"

@@ -209,14 +209,15 @@ fn parse_bind(text: &str, cwd: &Path) -> Result<MountSpec> {
     if !target.is_absolute() {
         return Err(Error::Request(format!("--bind {text:?}: the target must begin with /")));
     }
-    let mut mount = bind(source, target);
+    let mut mount = bind(source.clone(), target);
     for option in words.next().into_iter().flat_map(|options| options.split(',')) {
         match option {
             "ro" => mount.options.readonly = true,
             "rw" => mount.options.readonly = false,
+            "image-src=/" => mount.source = MountSource::Squashfs(source.clone()),
             other => {
                 return Err(Error::Request(format!(
-                    "--bind {text:?}: unknown option {other:?}: take ro or rw"
+                    "--bind {text:?}: unknown option {other:?}: take ro, rw or, for what is in a squashfs file, image-src=/"
                 )));
             }
         }
@@ -308,6 +309,8 @@ mod tests {
         );
         assert!(mount.options.readonly);
         assert_eq!(parse_bind("/a", cwd).unwrap().target, Path::new("/a"));
+        let mount = parse_bind("data.sqsh:/data:image-src=/", cwd).unwrap();
+        assert_eq!(mount.source, MountSource::Squashfs(cwd.join("data.sqsh")));
         for wrong in ["", ":/a", "/a:b", "/a:/b:no"] {
             assert!(parse_bind(wrong, cwd).is_err(), "{wrong}");
         }
