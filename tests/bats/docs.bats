@@ -26,10 +26,15 @@ teardown() {
 @test "the first job" { commands README.md; }
 
 @test "what comes before and after a change to pyxis" {
+    # Singularity's own binds of squashfs files are read through FUSE, which users may have.
+    fuse_mode=$(stat -c %a /dev/fuse)
+    chmod 0666 /dev/fuse
     as "$alice" sh -ec 'cd "$0"; mkdir data; touch data/x; mksquashfs data data.sqsh -quiet -no-progress' "$work"
     as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
         pull -F "$work/model.sif" "docker://$R/model"
-    commands docs/migrating.md
+    commands docs/migrating.md || status=1
+    chmod "$fuse_mode" /dev/fuse
+    [ "$status" = 0 ]
 }
 
 @test "what the administrator runs" {
@@ -56,7 +61,7 @@ teardown() {
         lines=$((lines + 1))
         grep -rqE "^( {4})?$command( |$)" "$root/README.md" "$root/docs" || { echo "on no page: $command"; false; }
     done <<'TABLE'
-make demo|tests/packages/demo.bats|make --no-print-directory demo
+make demo|tests/packages/demo.bats|make --no-print-directory -C "$root" demo
 make test|.ci/run|make --no-print-directory test
 make build|tests/cluster/demo|--no-print-directory build
 make install|tests/cluster/demo|--no-print-directory install

@@ -27,9 +27,9 @@ const FORWARDED: [&str; 2] = ["SINGULARITYENV_", "APPTAINERENV_"];
 const NOT_FORWARDED: [&str; 4] = ["HOME", "PATH", "PREPEND_PATH", "APPEND_PATH"];
 /// Schemes of those whose images are elsewhere.
 const ELSEWHERE: [&str; 4] = ["library://", "shub://", "oras://", "instance://"];
-/// What is there with a driver.
-const NVIDIA: &str = "/proc/driver/nvidia";
-const AMD: &str = "/sys/class/kfd";
+/// What is there with a driver, below the directory where devices are looked for.
+const NVIDIA: &str = "proc/driver/nvidia";
+const AMD: &str = "sys/class/kfd";
 
 /// What is wanted.
 #[derive(Debug)]
@@ -59,6 +59,7 @@ pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
         warnings.push(text.to_owned());
     }
     let home = home(how, &here.env)?;
+    let devices = &here.config.devices.root;
     let request = Request {
         image: Some(image_of(image, here)?),
         mounts: mounts(how, home.as_ref(), here)?,
@@ -74,8 +75,8 @@ pub fn understand(how: &How, image: &str, here: &Here) -> Result<Wanted> {
             ipc: how.ipc || how.containall,
             uts: how.uts,
         },
-        gpus: driver(how.nv, "--nv", NVIDIA, &mut warnings),
-        rocm: driver(how.rocm, "--rocm", AMD, &mut warnings),
+        gpus: driver(how.nv, "--nv", &devices.join(NVIDIA), &mut warnings),
+        rocm: driver(how.rocm, "--rocm", &devices.join(AMD), &mut warnings),
         ..Request::default()
     };
     let clean = how.cleanenv || how.containall;
@@ -102,11 +103,12 @@ fn is_contained(how: &How) -> bool {
 }
 
 /// What a driver brings is wanted, and there.
-fn driver(asked: bool, option: &str, place: &str, warnings: &mut Vec<String>) -> Option<bool> {
-    let found = Path::new(place).exists();
+fn driver(asked: bool, option: &str, place: &Path, warnings: &mut Vec<String>) -> Option<bool> {
+    let found = place.exists();
     if asked && !found {
         warnings.push(format!(
-            "{option} has no effect: the driver is not loaded here ({place} is missing)"
+            "{option} has no effect: the driver is not loaded here ({} is missing)",
+            place.display()
         ));
     }
     (asked && found).then_some(true)
