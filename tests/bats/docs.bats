@@ -67,8 +67,8 @@ make build|tests/cluster/demo|--no-print-directory build
 make install|tests/cluster/demo|--no-print-directory install
 ln -s /usr/share/pyxis/pyxis.conf /etc/slurm/plugstack.conf.d/|tests/cluster/demo|/usr/share/pyxis/pyxis.conf /etc/slurm/plugstack.conf.d/
 srun --gres=gpu:1 --container-rocm|tests/bats/devices.bats|--container-rocm
-cp /usr/share/pyxis-names/apparmor|tests/apparmor/run|cp /usr/share/pyxis-names/apparmor
-apparmor_parser --replace|tests/apparmor/run|apparmor_parser --replace
+cp /usr/share/pyxis-names/apparmor|tests/vm/apparmor.bats|cp /usr/share/pyxis-names/apparmor
+apparmor_parser --replace|tests/vm/apparmor.bats|apparmor_parser --replace
 srun --container-image=IMAGE|tests/bats/rootfs.bats|box
 TABLE
     run sh -c 'cd "$1" && { sed -n "/^\`\`\`sh$/,/^\`\`\`$/p" README.md $(find docs -name "*.md") | grep -v "^\`"

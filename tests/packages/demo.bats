@@ -9,7 +9,7 @@ setup() {
     run --separate-stderr make --no-print-directory -C "$root" demo
     echo "$stderr"
     [ "$status" = 0 ]
-    [[ $output == *'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"'* ]] || { echo "$output"; false; }
+    [[ $output == *'PRETTY_NAME="Debian GNU/Linux 12 (bookworm) in a container"'* ]] || { echo "$output"; false; }
     run make --no-print-directory -C "$root" demo-down
     echo "$output"
     [ "$status" = 0 ]
