@@ -4,10 +4,11 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::namespaces::user::unshare_or_explain;
+use crate::namespaces::user::{not_permitted, unshare_or_explain};
 use crate::privilege::caller;
 use nix::sched::CloneFlags;
 use rustix::mount::MountPropagationFlags;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// This process, or the one that it is a copy of, has moved.
@@ -30,15 +31,20 @@ pub fn enter() -> Result<()> {
     ] {
         let path = format!("/proc/self/{file}");
         std::fs::write(&path, &text)
-            .map_err(|error| Error::sys("map the user", format!("write({path}, {:?})", text.trim_end()), error))?;
+            .map_err(|error| explained("map the user", format!("write({path}, {:?})", text.trim_end()), error))?;
     }
     ENTERED.store(true, Ordering::Relaxed);
     // What the host mounts later appears here too, and nothing goes the other way.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(|error| {
-        Error::sys(
-            "separate the runtime's mounts from the host's",
-            "mount(/, MS_SLAVE)",
-            error,
-        )
+        let doing = "separate the runtime's mounts from the host's";
+        explained(doing, "mount(/, MS_SLAVE)".into(), error.into())
     })
+}
+
+/// Ubuntu's AppArmor lets everybody make a user namespace, and gives no rights in it.
+fn explained(doing: &str, call: String, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => not_permitted(),
+        _ => Error::sys(doing, call, error),
+    }
 }

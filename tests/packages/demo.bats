@@ -13,7 +13,7 @@ setup() {
     run make --no-print-directory -C "$root" demo-down
     echo "$output"
     [ "$status" = 0 ]
-    [ ! -e /etc/slurm/slurm.conf ] && [ ! -e /etc/slurm/plugstack.conf ]
+    [ ! -e /etc/slurm/slurm.conf ] && [ ! -e /etc/slurm/plugstack.conf.d/pyxis.conf ]
     run pgrep -f "$demo_state"
     [ -z "$output" ] || { pgrep -af "$demo_state"; false; }
 }

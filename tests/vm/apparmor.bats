@@ -17,7 +17,8 @@ profile user {
   signal,
   ptrace,
   unix,
-  file,
+  / rw,
+  /** rwlkm,
   /** pix,
 }
 PROFILE
@@ -26,8 +27,10 @@ PROFILE
     mksquashfs /tmp/image /home/user/box.sqsh -quiet -no-progress >/dev/null
 }
 
-# user COMMAND...: as the user, confined.
-user() { run runuser -u user -- env -C /home/user XDG_RUNTIME_DIR=/home/user aa-exec -p user -- "$@"; }
+# user COMMAND...: by a shell of the user's, which is confined.
+user() {
+    run runuser -u user -- env -C /home/user XDG_RUNTIME_DIR=/home/user aa-exec -p user -- sh -c '"$@"' sh "$@"
+}
 
 @test "the kernel restricts them" {
     user cat /proc/self/attr/current

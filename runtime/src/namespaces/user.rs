@@ -107,11 +107,16 @@ pub(crate) fn unshare_or_explain(flags: CloneFlags) -> Result<()> {
             "no more namespaces can be made: raise /proc/sys/user/max_user_namespaces (and max_mnt_namespaces and so on)"
                 .into(),
         ),
-        nix::Error::EPERM => Error::Host(
-            "user namespaces are not permitted here: allow them (kernel.unprivileged_userns_clone, a security module, \
-             or the profile of this pod)"
-                .into(),
-        ),
+        nix::Error::EPERM | nix::Error::EACCES => not_permitted(),
         error => Error::sys("make namespaces", format!("unshare({flags:?})"), error),
     })
+}
+
+/// Of who may make no user namespace, or get no right in it.
+pub(crate) fn not_permitted() -> Error {
+    Error::Host(
+        "user namespaces are not permitted here: allow them (kernel.unprivileged_userns_clone, a profile for AppArmor \
+         or another security module, or the profile of this pod)"
+            .into(),
+    )
 }

@@ -37,8 +37,7 @@ pub fn stack(layers: &[OwnedFd], scratch: &Scratch, flavour: Flavour) -> Result<
     }
     copy_root_mode(layers, scratch)?;
     let mounted = match by_descriptor(layers, scratch, flavour) {
-        // Linux before 6.13 takes no descriptors here.
-        Err(error) if error.errno() == Some(libc::EINVAL) => overlay_compat::by_name(layers.len(), scratch, flavour),
+        Err(error) if takes_no_descriptors(&error) => overlay_compat::by_name(layers.len(), scratch, flavour),
         other => other,
     };
     mounted.map_err(|error| match error.errno() {
@@ -48,6 +47,11 @@ pub fn stack(layers: &[OwnedFd], scratch: &Scratch, flavour: Flavour) -> Result<
         )),
         _ => error,
     })
+}
+
+/// Linux before 6.13 does not take descriptors here, and sees none in those that were opened with O_PATH.
+fn takes_no_descriptors(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EINVAL | libc::EBADF))
 }
 
 pub(super) fn by_descriptor(layers: &[OwnedFd], scratch: &Scratch, flavour: Flavour) -> Result<OwnedFd> {
