@@ -46,8 +46,10 @@ install-names:
 packages: build
 	packaging/build
 
-# The same to be published, for glibc 2.28 and newer, in target/release-packages.
-RELEASE = target/$(shell uname -m)-unknown-linux-gnu
+# The same to be published, for glibc 2.28 and newer, in target/release-packages. MACHINE=aarch64 needs Rust's standard library for it.
+MACHINE ?= $(shell uname -m)
+export MACHINE
+RELEASE = target/$(MACHINE)-unknown-linux-gnu
 release-packages:
 	packaging/compile
 	TARGET=$(RELEASE) packaging/build target/release-packages
@@ -92,7 +94,7 @@ test-rungs: setup
 test-matrix: setup
 	tests/run --matrix
 
-# The unit tests on another machine, under qemu-user.
+# Packages for another machine, and the unit tests there under qemu-user.
 test-aarch64: setup
 	tests/aarch64/run
 
