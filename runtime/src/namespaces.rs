@@ -16,7 +16,7 @@ use crate::privilege::{irrevocably_become_user, mask};
 use crate::rootfs::reader::Readers;
 use crate::rootfs::{self, Base, Built, Data};
 use crate::sys::channel;
-use crate::sys::mount::{FsContext, mount_of, move_mount};
+use crate::sys::mount::{FsContext, move_mount};
 use crate::sys::process::{self, Child};
 use crate::timings::{Stopwatch, Timings};
 use caps::Capability;
@@ -351,7 +351,7 @@ fn build(
     let built = rootfs::build(plan, base, data, ends.link, &mut report, &mut watch)?;
     unsent?;
     channel::send(channel, &Word::Variables(built.edits.clone()), &[])?;
-    switch_root(&built.root)?;
+    rootfs::switch_root(&built.root)?;
     watch.mark("pivot");
     become_owner(plan, *own_user, built.owner.as_ref(), parent)?;
     let owner: Vec<BorrowedFd<'_>> = built.owner.iter().map(AsFd::as_fd).collect();
@@ -364,32 +364,6 @@ fn build(
     set_up_inside(plan)?;
     watch.mark("inside");
     Ok((watch.finish(), built))
-}
-
-/// Makes `root`, which is mounted on top of `/`, the root directory, and takes the host's tree out of the namespace.
-fn switch_root(root: &OwnedFd) -> Result<()> {
-    let failed = |call: &str, error: Errno| Error::sys("enter the root file system", call, error);
-    rustix::process::fchdir(root).map_err(|error| failed("fchdir", error))?;
-    match rustix::process::pivot_root(".", ".") {
-        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|error| failed("umount2", error))?,
-        // The host runs from its initramfs, which cannot be put aside; as root of the whole namespace we cover it, and
-        // once the mounts are locked nobody can uncover it.
-        Err(Errno::INVAL) => rustix::process::chroot(".").map_err(|error| failed("chroot", error))?,
-        Err(error) => return Err(failed("pivot_root", error)),
-    }
-    rustix::process::chdir("/").map_err(|error| failed("chdir(/)", error))?;
-    // A `..` at the root moves up to whatever is mounted on top of it: nothing may be.
-    let inside = mount_of(root)?;
-    for path in ["/", "/.."] {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let found = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed("open(/)", error))?;
-        if mount_of(&found)? != inside {
-            return Err(Error::Host(
-                "the host's root directory is still there after the container's was put in its place".into(),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// From here on the process is the user, for good. CAP_SYS_ADMIN stays for one call: some hosts let nobody else make

@@ -21,7 +21,7 @@ pub enum Kind {
     Ipc,
     /// The UTS namespace.
     Uts,
-    /// The root file system without anything mounted on it, attached nowhere.
+    /// The root file system without anything mounted on it, in a form that can be mounted again.
     Root,
     /// The directory that takes what is written to the root file system.
     Upper,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod copy_compat;
 mod data;
 mod dev;
 mod devices;
@@ -21,6 +22,7 @@ mod scratch;
 mod small_file;
 mod sources;
 mod stand_ins;
+mod switch;
 mod tmpfs;
 pub(crate) mod tree;
 pub(crate) mod trial;
@@ -41,6 +43,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::mount::MountAttrFlags;
 pub(crate) use scratch::chown;
 pub(crate) use sources::set_propagation;
+pub(crate) use switch::switch_root;
 use std::collections::BTreeMap;
 
 pub use overlay::is_in_use as overlay_is_in_use;
@@ -64,7 +67,7 @@ pub enum Base<'a> {
     },
     /// The root file system of a running container, without anything mounted on it.
     Running {
-        /// It, attached nowhere.
+        /// It, as [`Built::bare`].
         root: BorrowedFd<'a>,
         /// The directory that takes what is written to it.
         upper: BorrowedFd<'a>,
@@ -124,7 +127,8 @@ impl Base<'_> {
 pub struct Built {
     /// Its root directory, ready to become the root of the calling process.
     pub root: OwnedFd,
-    /// The same without anything mounted on it, attached nowhere, writable also when the root is not.
+    /// The same without anything mounted on it, writable also when the root is not: a mount that is attached nowhere, before
+    /// Linux 6.15 a mount namespace that has no other.
     pub bare: OwnedFd,
     /// The directory that takes what is written.
     pub upper: OwnedFd,
@@ -286,7 +290,7 @@ fn attach(root: &OwnedFd) -> Result<OwnedFd> {
     // what is attached.
     let bare = open_tree_clone(root, false);
     scratch::attach_on_root(root)?;
-    bare.or_else(|_| open_tree_clone(root, false))
+    bare.or_else(|_| copy_compat::keep(&open_tree_clone(root, false)?))
 }
 
 /// A root file system that is a directory.
@@ -302,22 +306,16 @@ fn directory(mount: &OwnedFd) -> Result<Built> {
 
 /// Another mount of a running container's root file system. It is the same file system, so both may write.
 fn copy(root: BorrowedFd<'_>, upper: BorrowedFd<'_>) -> Result<Built> {
-    let again = |source: BorrowedFd<'_>| {
-        open_tree_clone(source, false).map_err(|error| match error.errno() {
-            Some(libc::EINVAL) => Error::Host(
-                "this kernel cannot mount the file system of a running container again (Linux 6.15 can): join the \
-                 container, or use it when it has ended"
-                    .into(),
-            ),
-            _ => error,
-        })
+    let again = match open_tree_clone(root, false) {
+        Err(error) if error.errno() == Some(libc::EINVAL) => copy_compat::copy(root)?,
+        copied => copied?,
     };
-    let (bare, root) = (again(root)?, again(root)?);
-    scratch::attach_on_root(&root)?;
-    let upper = upper
-        .try_clone_to_owned()
-        .map_err(|error| Error::sys("mount the root file system", "fcntl(F_DUPFD_CLOEXEC)", error))?;
-    Ok(Built::new(root, bare, upper))
+    scratch::attach_on_root(&again)?;
+    let held = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map_err(|error| Error::sys("mount the root file system", "fcntl(F_DUPFD_CLOEXEC)", error))
+    };
+    Ok(Built::new(again, held(root)?, held(upper)?))
 }
 
 /// The mount attributes that were asked for.
