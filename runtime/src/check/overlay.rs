@@ -60,7 +60,7 @@ fn by_descriptor(tried: Result<()>) -> Finding {
     match tried {
         Ok(()) => DESCRIPTORS.ok("work"),
         // Nothing is lost: names of the runtime's own are used.
-        Err(error) if error.errno() == Some(libc::EINVAL) => DESCRIPTORS
+        Err(error) if trial::takes_no_descriptors(&error) => DESCRIPTORS
             .ok("do not work (Linux 6.13), names are used instead; an image of over 100 layers needs Linux 6.7"),
         Err(error) => DESCRIPTORS.skip(error.to_string()),
     }

@@ -43,8 +43,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::mount::MountAttrFlags;
 pub(crate) use scratch::chown;
 pub(crate) use sources::set_propagation;
-pub(crate) use switch::switch_root;
 use std::collections::BTreeMap;
+pub(crate) use switch::switch_root;
 
 pub use overlay::is_in_use as overlay_is_in_use;
 

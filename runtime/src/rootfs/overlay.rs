@@ -50,7 +50,7 @@ pub fn stack(layers: &[OwnedFd], scratch: &Scratch, flavour: Flavour) -> Result<
 }
 
 /// Linux before 6.13 does not take descriptors here, and sees none in those that were opened with O_PATH.
-fn takes_no_descriptors(error: &Error) -> bool {
+pub fn takes_no_descriptors(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::EINVAL | libc::EBADF))
 }
 

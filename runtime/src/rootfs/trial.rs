@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::overlay;
-pub use super::overlay::Flavour;
+pub use super::overlay::{Flavour, takes_no_descriptors};
 use super::scratch::Scratch;
 use super::{Writable, fuse, reader};
 use crate::error::{Error, Result};
