@@ -11,20 +11,27 @@ use crate::sys::mount::open_tree_clone;
 use crate::sys::process;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
-/// A mount namespace that has nothing but `mount`.
+/// A mount namespace that has nothing but `mount`. The caller has the container's root on top of `/`.
 pub(super) fn keep(mount: &OwnedFd) -> Result<OwnedFd> {
     made_by_child(mount.as_fd(), || {
         unshare_or_explain(CloneFlags::CLONE_NEWNS)?;
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(|error| failed("mount(/, MS_PRIVATE)", error.into()))?;
         let namespace = open("/proc/self/ns/mnt", OFlags::RDONLY)?;
+        rustix::mount::unmount("/", UnmountFlags::DETACH).map_err(|error| failed("umount2(/)", error.into()))?;
         attach_on_root(mount)?;
         switch_root(mount)?;
         Ok(namespace)
     })
+}
+
+/// This is such a namespace, and no mount.
+pub(super) fn is_kept(root: BorrowedFd<'_>) -> Result<bool> {
+    let stat = rustix::fs::fstat(root).map_err(|error| failed("fstat", error.into()))?;
+    Ok(FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
 }
 
 /// Another mount of what is in the namespace.
@@ -81,7 +88,9 @@ mod tests {
                 let mount = FsContext::open("tmpfs")?.mount(MountAttrFlags::empty())?;
                 let file = rustix::fs::openat(&mount, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
                 drop(file.unwrap());
+                attach_on_root(FsContext::open("tmpfs")?.mount(MountAttrFlags::empty())?)?;
                 let kept = keep(&mount)?;
+                assert!(is_kept(kept.as_fd())? && !is_kept(mount.as_fd())?);
                 // It is where it was, for this process, and its directory is the host's.
                 assert!(std::path::Path::new("/proc/self").exists());
                 for _ in 0..2 {

@@ -306,9 +306,9 @@ fn directory(mount: &OwnedFd) -> Result<Built> {
 
 /// Another mount of a running container's root file system. It is the same file system, so both may write.
 fn copy(root: BorrowedFd<'_>, upper: BorrowedFd<'_>) -> Result<Built> {
-    let again = match open_tree_clone(root, false) {
-        Err(error) if error.errno() == Some(libc::EINVAL) => copy_compat::copy(root)?,
-        copied => copied?,
+    let again = match copy_compat::is_kept(root)? {
+        true => copy_compat::copy(root)?,
+        false => open_tree_clone(root, false)?,
     };
     scratch::attach_on_root(&again)?;
     let held = |fd: BorrowedFd<'_>| {
