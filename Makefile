@@ -8,7 +8,7 @@ INSTALL ?= install
 SCRIPTS = $(shell grep -rlE --include='*' '^\#!/(bin/bash|usr/bin/env bash)' tests .ci 2>/dev/null) tests/cluster/common.sh \
 	$(shell grep -rlE '^\#!/bin/(ba)?sh' packaging)
 
-.PHONY: build install install-names packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix test-aarch64 check bench
+.PHONY: build install install-names packages release-packages test-release uninstall bindings check-bindings setup demo demo-down cluster cluster-down test test-rungs test-matrix test-kernels test-aarch64 check bench
 
 build:
 	cargo build --release --locked
@@ -94,6 +94,9 @@ test-rungs: setup
 test-matrix: setup
 	tests/run --matrix
 
+test-kernels: setup
+	tests/run --kernels
+
 # Packages for another machine, and the unit tests there under qemu-user.
 test-aarch64: setup
 	tests/aarch64/run
@@ -104,7 +107,7 @@ check:
 	shellcheck $(SCRIPTS)
 	shellcheck --shell=bash tests/bats/*.bash tests/packages/*.bash
 	mandoc -T lint -W warning docs/man/*.[15] docs/man/names/*
-	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats tests/slinky/*.bats tests/memcheck/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
+	bash -c 'for f in tests/bats/*.bats tests/packages/*.bats tests/slinky/*.bats tests/memcheck/*.bats tests/vm/*.bats; do bats --count "$$f" >/dev/null || exit 1; done'
 
 # Writes spank-sys/src/bindings.rs from the installed slurm/spank.h; needs libslurm-dev and libclang.
 bindings:
