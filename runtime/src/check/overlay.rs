@@ -80,9 +80,7 @@ fn attributes(tried: Result<()>) -> Finding {
     match tried {
         Ok(()) => ATTRIBUTES.ok("work"),
         Err(error) => ATTRIBUTES.warn(
-            format!(
-                "{error}: a container over an image file of a user cannot replace a directory of the image by another"
-            ),
+            format!("{error}: where squashfuse_ll reads the image, a directory of it cannot be removed or replaced"),
             "use Linux 6.6 or newer, if that matters",
         ),
     }

@@ -12,14 +12,12 @@ use crate::sys::process;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 
-/// A mount namespace that has nothing but `mount`. The caller has the container's root on top of `/`.
+/// A mount namespace that has nothing but `mount`. The caller's mounts are slaves or private, with the container's root on top of `/`.
 pub(super) fn keep(mount: &OwnedFd) -> Result<OwnedFd> {
     made_by_child(mount.as_fd(), || {
         unshare_or_explain(CloneFlags::CLONE_NEWNS)?;
-        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .map_err(|error| failed("mount(/, MS_PRIVATE)", error.into()))?;
         let namespace = open("/proc/self/ns/mnt", OFlags::RDONLY)?;
         rustix::mount::unmount("/", UnmountFlags::DETACH).map_err(|error| failed("umount2(/)", error.into()))?;
         attach_on_root(mount)?;
@@ -78,13 +76,15 @@ mod tests {
     use super::*;
     use crate::sys::mount::{FsContext, move_mount};
     use crate::sys::process::Exit;
-    use rustix::mount::MountAttrFlags;
+    use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
     #[test]
     fn what_is_kept_is_copied_in_another_namespace() {
         let child = process::fork(&[], || {
             let tried = || -> Result<()> {
                 unshare_or_explain(CloneFlags::CLONE_NEWNS)?;
+                let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                rustix::mount::mount_change("/", private).unwrap();
                 let mount = FsContext::open("tmpfs")?.mount(MountAttrFlags::empty())?;
                 let file = rustix::fs::openat(&mount, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
                 drop(file.unwrap());

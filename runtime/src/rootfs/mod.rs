@@ -293,12 +293,13 @@ fn attach(root: &OwnedFd) -> Result<OwnedFd> {
     bare.or_else(|_| copy_compat::keep(&open_tree_clone(root, false)?))
 }
 
-/// A root file system that is a directory.
+/// A root file system that is a directory, which is mounted again by its path.
 fn directory(mount: &OwnedFd) -> Result<Built> {
     let root = mount
         .try_clone()
         .map_err(|error| Error::sys("mount the root file system", "fcntl(F_DUPFD_CLOEXEC)", error))?;
-    let bare = attach(&root)?;
+    scratch::attach_on_root(&root)?;
+    let bare = open_tree_clone(&root, false)?;
     let upper = crate::directory::open(&root, ".")
         .map_err(|error| Error::sys("mount the root file system", "openat(.)", error))?;
     Ok(Built::new(root, bare, upper))
