@@ -27,6 +27,10 @@ registry_log=$test_state/log/registry
 
 # The nodes' kernel can mount images for users.
 kernel_mounts() { [ ! -s "$test_state/lacks" ]; }
+
+# Debian's packages of Slurm 26.05 have no such plugin.
+needs_pmix() { [ -n "$(find /usr/lib -name 'mpi_pmix*.so' -print -quit)" ] || skip "this Slurm has no mpi/pmix"; }
+
 # They can read images by no means, and unpack them.
 images_are_unpacked() { grep -qs fuse "$test_state/lacks"; }
 

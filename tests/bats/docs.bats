@@ -4,11 +4,15 @@
 setup() {
     load common
     who=$alice work=$(alice_dir docs)
+    # Users may have FUSE, as the pages want it.
+    fuse_mode=$(stat -c %a /dev/fuse)
+    chmod 0666 /dev/fuse
     mkdir -p /etc/cdi
     printf '%s\n' 'cdiVersion: 0.6.0' 'kind: example.com/thing' 'devices:' '- {name: one, containerEdits: {env: [THING=one]}}' \
         >/etc/cdi/pyxis-docs.yaml
 }
 teardown() {
+    chmod "$fuse_mode" /dev/fuse
     rm -rf "${work:?}" "$alice_home/greeting" "/var/lib/pyxis-data/$alice_uid/pyxis_mine" /etc/cdi/pyxis-docs.yaml
     rmdir --ignore-fail-on-non-empty /etc/cdi
 }
@@ -26,15 +30,10 @@ teardown() {
 @test "the first job" { commands README.md; }
 
 @test "what comes before and after a change to pyxis" {
-    # Singularity's own binds of squashfs files are read through FUSE, which users may have.
-    fuse_mode=$(stat -c %a /dev/fuse)
-    chmod 0666 /dev/fuse
     as "$alice" sh -ec 'cd "$0"; mkdir data; touch data/x; mksquashfs data data.sqsh -quiet -no-progress' "$work"
     as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
         pull -F "$work/model.sif" "docker://$R/model"
-    commands docs/migrating.md || status=1
-    chmod "$fuse_mode" /dev/fuse
-    [ "$status" = 0 ]
+    commands docs/migrating.md
 }
 
 @test "what the administrator runs" {

@@ -3,9 +3,6 @@
 
 setup() { load common; }
 
-# Debian's packages of Slurm 26.05 have no such plugin.
-needs_pmix() { [ -n "$(find /usr/lib -name 'mpi_pmix*.so' -print -quit)" ] || skip "this Slurm has no mpi/pmix"; }
-
 # Both nodes are this machine; with an IPC namespace for each they do not meet in /dev/shm.
 # mpi TYPE IMAGE ARGUMENTS...: the test program.
 mpi() {

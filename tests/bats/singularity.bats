@@ -130,6 +130,7 @@ says_no() {
 }
 
 @test "in jobs, as scripts have it: srun starts a container for each rank, and they find each other" {
+    needs_pmix
     s pull --force mpi.sif "docker://$R/mpi:openmpi"
     ok
     job XDG_RUNTIME_DIR="$work/run" OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_btl=self,tcp --mpi=pmix -w n1 -n2 \
