@@ -6,7 +6,7 @@ GPUs for instance. Prints what differs; exits 1 if anything does, or if there is
 
 - In blocks of the language `console` (`console KIND`): what stands behind "$ ", with the lines below it as the output that is expected.
   "..." in a line stands for any text, and as a line for any lines. Where all of it is "..." the command must succeed.
-- In tables with the columns `before` and `after` (`before: KIND`): the first words in code of both cells are commands that print the same.
+- In tables with the columns `before` and `after` (`before (KIND)`): the first words in code of both cells are commands that print the same.
 - Blocks that begin with "#!/bin/bash" are job scripts. Those of a section print the same.
 
 Output is both streams, without what pyxis tells of an import and Slurm of waiting and exit codes,
@@ -91,8 +91,8 @@ def pairs(text, kind):
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
         cells = line.split(" | ")
-        if re.match(r"\| before(: \w+)? \| after \|$", line):
-            inside = re.findall(r"before: (\w+)", line) == kind
+        if re.match(r"\| before( \(\w+\))? \| after \|$", line):
+            inside = re.findall(r"\((\w+)\)", line) == kind
         elif not line.startswith("|"):
             inside = False
         elif inside and not line.startswith("| ---"):
