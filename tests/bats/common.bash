@@ -222,3 +222,9 @@ commands() {
         sh -c 'cd "$0" && exec "$@"' "$work" "$root/tests/docs/examples.py" "$root/$1" ${2+"$2"}
     [ "$status" = 0 ] || { echo "$output"; return 1; }
 }
+
+# The model.sif of the pages, in $work.
+model_file() {
+    as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
+        pull -F "$work/model.sif" "docker://$R/model"
+}

@@ -31,8 +31,7 @@ teardown() {
 
 @test "what comes before and after a change to pyxis" {
     as "$alice" sh -ec 'cd "$0"; mkdir data; touch data/x; mksquashfs data data.sqsh -quiet -no-progress' "$work"
-    as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
-        pull -F "$work/model.sif" "docker://$R/model"
+    model_file
     commands docs/migrating.md
 }
 
@@ -42,7 +41,7 @@ teardown() {
 }
 
 @test "no command of a page is left out" {
-    local page languages
+    local languages
     # Where a prompt stands it is run: here, by gpu.bats, or by policy.bats.
     run sh -c 'cd "$1" && grep -rnE "^\\$ " README.md docs packaging --include=*.md | cut -d: -f1 | uniq | sort' sh "$root"
     [ "$output" = "$(printf '%s\n' README.md docs/admin/check.md docs/admin/tenants.md docs/user/{commands,gpus,options,running}.md)" ] ||

@@ -125,8 +125,7 @@ asked=(NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility)
     mkdir /data /scratch
     # What a model has to see.
     printf '%s\n' "$devices" 'nvidia-smi; test -e /data/train.py' | tee /data/train.py >"$work/train.py"
-    as "$alice" XDG_DATA_HOME="$work/.data" bash -c 'exec -a singularity /usr/libexec/pyxis/worker "$@"' sh \
-        pull -F "$work/model.sif" "docker://$R/model"
+    model_file
     for page in README.md docs/user/gpus.md docs/migrating.md; do
         commands "$page" gpu SLURM_PARTITION=tiny SBATCH_PARTITION=tiny || { rm -rf /data /scratch "$work"; return 1; }
     done
